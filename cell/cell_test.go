@@ -1,0 +1,80 @@
+package cell
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"atoll/model"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// tcpStream is Raft's stream layer over plain loopback TCP.
+type tcpStream struct{ net.Listener }
+
+func (tcpStream) Dial(addr string, timeout time.Duration) (net.Conn, error) {
+	return net.DialTimeout("tcp", addr, timeout)
+}
+
+func openAlone(t testing.TB, dir string) *Cell {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(Config{ServerID: "s1", DataDir: dir, Stream: tcpStream{l}, Advertise: l.Addr().String(), Alone: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	fresh, err := c.Fresh()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fresh {
+		if err := c.Bootstrap([]Server{{"s1", l.Addr().String()}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for leads := range c.Leadership() {
+		if leads {
+			break
+		}
+	}
+	if err := c.Barrier(10 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func must(t testing.TB, c *Cell, cmd Command, body any) any {
+	t.Helper()
+	_, v, err := c.Apply(context.Background(), cmd, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func testJob(id string, count int) *model.Job {
+	j := &model.Job{
+		ID: id, Name: id, Namespace: model.DefaultNamespace, Type: model.JobTypeService, Priority: 50,
+		Datacenters: []string{"*"}, NodePool: model.NodePoolDefault,
+		TaskGroups: []*model.TaskGroup{{
+			Name: "web", Count: count, EphemeralDisk: model.NewEphemeralDisk(),
+			Tasks: []*model.Task{{Name: "main", Driver: "raw_exec", Config: map[string]any{"command": "/bin/true"}, Resources: model.NewResources()}},
+		}},
+	}
+	return j
+}
+
+func testNode(i int) *model.Node {
+	return &model.Node{
+		ID: model.NewUUID(nil).String(), Name: "node-" + string(rune('a'+i%26)), Status: model.NodeStatusReady, Datacenter: "dc1",
+		Attributes: map[string]string{"cpu.arch": "amd64"}, Meta: map[string]string{},
+	}
+}

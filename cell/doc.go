@@ -1,0 +1,14 @@
+// Package cell is one Raft cell as a replicated store: hashicorp/raft over a log
+// and snapshots on disk, and an FSM that turns each command into one
+// transaction of cell/state. Apply is the only way to write.
+//
+// A command is one byte that names it and a msgpack body. The table in
+// commands.go leads from the byte to the function that applies it; such a
+// function depends on the state and the body alone, so that every server comes
+// to the same state. A command from a newer version is refused: the server
+// stops applying rather than diverge.
+//
+// Cell's methods are safe for concurrent use. It knows no RPC: it is given a
+// stream layer. It knows no region but its own, and makes no decisions about
+// membership but those it is asked for.
+package cell

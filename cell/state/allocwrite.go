@@ -1,0 +1,196 @@
+package state
+
+import (
+	"fmt"
+
+	"atoll/internal/wire"
+	"atoll/model"
+)
+
+// PlanCommand is an accepted plan as it stands in the Raft log: the plan
+// without its placements, which follow packed.
+type PlanCommand struct {
+	Plan model.Plan
+	// Rows are the placements (model.Placements.Pack), Extras those of them
+	// that have any, by row.
+	Rows   []byte
+	Extras map[uint32]*model.AllocExtra
+	// Time is the applier's, in Unix nanoseconds.
+	Time int64
+}
+
+// NewPlanCommand packs a plan.
+func NewPlanCommand(p *model.Plan, now int64) *PlanCommand {
+	c := &PlanCommand{Plan: *p, Rows: p.Place.Pack(), Time: now}
+	c.Plan.Place = nil
+	for i := range p.Place {
+		if p.Place[i].Extra != nil {
+			if c.Extras == nil {
+				c.Extras = make(map[uint32]*model.AllocExtra)
+			}
+			c.Extras[uint32(i)] = p.Place[i].Extra
+		}
+	}
+	return c
+}
+
+// ApplyPlan makes the plan's allocations, stops and updates.
+func (t *Txn) ApplyPlan(c *PlanCommand) error {
+	place, err := model.UnpackPlacements(c.Rows)
+	if err != nil {
+		return err
+	}
+	p := &c.Plan
+	shared, err := t.shareGroups(p)
+	if err != nil {
+		return err
+	}
+	rows := t.rows()
+	for _, stop := range p.Stop {
+		t.stopAlloc(rows, &stop, c.Time)
+	}
+	for _, up := range p.Update {
+		if int(up.Group) >= len(shared) {
+			return fmt.Errorf("cannot apply plan: update of %s names group %d of %d", up.ID, up.Group, len(shared))
+		}
+		rows.update(up.ID, true, func(r *model.AllocRow) {
+			// The allocation keeps the evaluation and the metrics it was
+			// placed by.
+			s := *shared[up.Group]
+			s.EvalID, s.Metrics = r.Shared.EvalID, r.Shared.Metrics
+			r.Shared, r.ModifyTime = &s, c.Time
+		})
+	}
+	names := make(map[model.UUID]string)
+	for i := range place {
+		pl := &place[i]
+		if int(pl.Group) >= len(shared) {
+			return fmt.Errorf("cannot apply plan: placement %d names group %d of %d", i, pl.Group, len(shared))
+		}
+		name, seen := names[pl.NodeID]
+		if !seen {
+			if n := first[*model.Node](t.tx, nil, tableNodes, pl.NodeID.String()); n != nil {
+				name = n.Name
+			}
+			names[pl.NodeID] = name
+		}
+		extra := c.Extras[uint32(i)]
+		rows.insert(model.AllocRow{
+			ID: pl.ID, NodeID: pl.NodeID, Shared: shared[pl.Group], Extra: extra,
+			CreateIndex: t.index, ModifyIndex: t.index, AllocModifyIndex: t.index,
+			CreateTime: c.Time, ModifyTime: c.Time, Index: pl.Index,
+		}, name)
+		if extra != nil && !extra.Previous.IsZero() {
+			next := pl.ID
+			rows.update(extra.Previous, false, func(r *model.AllocRow) {
+				r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) { x.Next = next })
+			})
+		}
+	}
+	return t.refreshStatus(p.JobKey)
+}
+
+// shareGroups makes what the plan's allocations share.
+func (t *Txn) shareGroups(p *model.Plan) ([]*model.AllocShared, error) {
+	if len(p.Groups) == 0 {
+		return nil, nil
+	}
+	job := first[*model.Job](t.tx, nil, tableVersions, p.JobKey.Namespace, p.JobKey.ID, p.JobVersion)
+	if job == nil {
+		return nil, model.Errorf(model.KindConflict, "cannot apply plan: version %d of job %q is gone", p.JobVersion, p.JobKey.ID)
+	}
+	shared := make([]*model.AllocShared, len(p.Groups))
+	for i, g := range p.Groups {
+		shared[i] = &model.AllocShared{
+			EvalID: p.EvalID, Job: job, Group: g.Name, Resources: g.Resources, Usage: g.Resources.Usage(), Metrics: g.Metrics,
+		}
+	}
+	return shared, nil
+}
+
+func (t *Txn) stopAlloc(rows *allocTxn, stop *model.PlanStop, now int64) {
+	rows.update(stop.ID, true, func(r *model.AllocRow) {
+		r.ModifyTime = now
+		r.Desired = model.DesiredStop
+		if stop.Evict {
+			r.Desired = model.DesiredEvict
+		}
+		if stop.Lost && !r.ClientTerminal() {
+			r.Client = model.ClientLost
+		}
+		if stop.Description != "" || !stop.FollowupEval.IsZero() {
+			r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) {
+				x.DesiredDescription = stop.Description
+				if !stop.FollowupEval.IsZero() {
+					x.FollowupEval = stop.FollowupEval
+				}
+			})
+		}
+	})
+}
+
+// ReportAllocs applies what a node reports of its allocations and returns the
+// jobs whose work changed by it: those of allocations that became terminal or
+// failed. Reports of allocations that the node does not hold are passed over,
+// and a terminal status is final.
+func (t *Txn) ReportAllocs(node model.UUID, updates []*model.AllocUpdate, now int64) ([]model.JobID, error) {
+	rows := t.rows()
+	var ended, touched []model.JobID
+	seen := make(map[model.JobID]bool)
+	for _, u := range updates {
+		id, ok := model.ParseUUID(u.ID)
+		if !ok {
+			continue
+		}
+		status, ok := model.ParseClientStatus(u.ClientStatus)
+		if !ok {
+			return nil, model.Invalidf("ClientStatus", "cannot update allocation %s: %q is no client status", u.ID, u.ClientStatus)
+		}
+		row := rows.get(id)
+		if row == nil || row.NodeID != node {
+			continue
+		}
+		var states []byte
+		if len(u.TaskStates) > 0 {
+			var err error
+			if states, err = wire.Encode(u.TaskStates); err != nil {
+				return nil, err
+			}
+		}
+		key, was := row.Shared.Job.Key(), row.ClientTerminal()
+		rows.update(id, false, func(r *model.AllocRow) {
+			r.ModifyTime = now
+			if !r.ClientTerminal() {
+				r.Client = status
+			}
+			r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) {
+				x.ClientDescription = u.ClientDescription
+				if states != nil {
+					x.TaskStates = states
+				}
+			})
+		})
+		if !was && rows.get(id).ClientTerminal() {
+			ended = append(ended, key)
+		}
+		if !seen[key] {
+			seen[key] = true
+			touched = append(touched, key)
+		}
+	}
+	for _, key := range touched {
+		if err := t.refreshStatus(key); err != nil {
+			return nil, err
+		}
+	}
+	return ended, nil
+}
+
+func withExtra(x *model.AllocExtra, f func(*model.AllocExtra)) *model.AllocExtra {
+	var c model.AllocExtra
+	if x != nil {
+		c = *x
+	}
+	f(&c)
+	return &c
+}

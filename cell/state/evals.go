@@ -1,0 +1,72 @@
+package state
+
+import (
+	"iter"
+
+	"atoll/model"
+)
+
+// Eval returns an evaluation, nil when there is none.
+func (s *Snapshot) Eval(ws Watch, id string) *model.Evaluation {
+	return first[*model.Evaluation](s.tx, ws, tableEvals, id)
+}
+
+// Evals yields all evaluations whose id begins with prefix, by id.
+func (s *Snapshot) Evals(ws Watch, prefix string) iter.Seq[*model.Evaluation] {
+	return each[*model.Evaluation](s.tx, ws, tableEvals, byID+"_prefix", prefix)
+}
+
+// EvalsOfJob yields a job's evaluations.
+func (s *Snapshot) EvalsOfJob(ws Watch, key model.JobID) iter.Seq[*model.Evaluation] {
+	return each[*model.Evaluation](s.tx, ws, tableEvals, byJob, key.Namespace, key.ID)
+}
+
+// EvalsIndex is the index of the last change of any evaluation.
+func (s *Snapshot) EvalsIndex() uint64 { return s.tableIndex(tableEvals) }
+
+// UpsertEvals writes evaluations. A job has at most one blocked evaluation: a
+// new one, and one that completes having placed everything, cancel those that
+// were there.
+func (t *Txn) UpsertEvals(evals []*model.Evaluation) error {
+	for _, given := range evals {
+		e := *given
+		if old := first[*model.Evaluation](t.tx, nil, tableEvals, e.ID); old != nil {
+			e.CreateIndex, e.CreateTime = old.CreateIndex, old.CreateTime
+		} else {
+			e.CreateIndex = t.index
+		}
+		e.ModifyIndex = t.index
+		if err := t.insert(tableEvals, &e); err != nil {
+			return err
+		}
+		if e.Status == model.EvalBlocked || e.Status == model.EvalComplete && e.BlockedEval == "" && len(e.FailedTGAllocs) == 0 {
+			if err := t.cancelBlocked(&e); err != nil {
+				return err
+			}
+		}
+	}
+	for _, e := range evals {
+		if err := t.refreshStatus(e.JobKey()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Txn) cancelBlocked(by *model.Evaluation) error {
+	var superseded []*model.Evaluation
+	for e := range each[*model.Evaluation](t.tx, nil, tableEvals, byJob, by.Namespace, by.JobID) {
+		if e.Status == model.EvalBlocked && e.ID != by.ID {
+			superseded = append(superseded, e)
+		}
+	}
+	for _, e := range superseded {
+		c := *e
+		c.Status, c.StatusDescription = model.EvalCancelled, "superseded by evaluation "+by.ID
+		c.ModifyIndex, c.ModifyTime = t.index, by.ModifyTime
+		if err := t.insert(tableEvals, &c); err != nil {
+			return err
+		}
+	}
+	return nil
+}

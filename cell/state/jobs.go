@@ -1,0 +1,230 @@
+package state
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"slices"
+
+	"atoll/model"
+)
+
+// VersionsKept bounds a job's history; older versions that nothing is stable
+// or placed of are dropped. (Allocations keep the version they were placed of.)
+const VersionsKept = 6
+
+// Job returns the newest version of a job, nil when there is none.
+func (s *Snapshot) Job(ws Watch, key model.JobID) *model.Job {
+	return first[*model.Job](s.tx, ws, tableJobs, key.Namespace, key.ID)
+}
+
+// Jobs yields all jobs by namespace and id; prefix selects ids in a namespace
+// unless that is "*".
+func (s *Snapshot) Jobs(ws Watch, namespace, prefix string) iter.Seq[*model.Job] {
+	if namespace == model.AllNamespaces {
+		return each[*model.Job](s.tx, ws, tableJobs, byID+"_prefix", "")
+	}
+	return each[*model.Job](s.tx, ws, tableJobs, byID+"_prefix", namespace, prefix)
+}
+
+// JobVersions returns a job's kept versions, newest first.
+func (s *Snapshot) JobVersions(ws Watch, key model.JobID) []*model.Job {
+	var out []*model.Job
+	for j := range each[*model.Job](s.tx, ws, tableVersions, byID+"_prefix", key.Namespace, key.ID) {
+		if j.ID == key.ID {
+			out = append(out, j)
+		}
+	}
+	slices.SortFunc(out, func(a, b *model.Job) int { return cmp.Compare(b.Version, a.Version) })
+	return out
+}
+
+// JobsIndex is the index of the last change of any job or of its counts.
+func (s *Snapshot) JobsIndex() uint64 { return max(s.tableIndex(tableJobs), s.tableIndex(tableAllocs)) }
+
+// UpsertJob registers a new version of a job, or the job. Its Version and
+// indexes are set here; a job that equals the stored one in all that a user
+// writes keeps its version. It returns the stored job.
+func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
+	j := *job
+	old := first[*model.Job](t.tx, nil, tableJobs, j.Namespace, j.ID)
+	j.ModifyIndex, j.JobModifyIndex = t.index, t.index
+	if old == nil {
+		j.CreateIndex, j.Version = t.index, 0
+	} else {
+		j.CreateIndex = old.CreateIndex
+		if model.SameSpec(old, &j) {
+			j.Version = old.Version
+		} else {
+			j.Version = old.Version + 1
+		}
+	}
+	j.Status = model.JobStatusPending
+	if j.Stop {
+		j.Status = model.JobStatusDead
+	}
+	// The job's entry among the allocations gives those something to watch
+	// who wait for its first one.
+	if t.before.job(j.Key()) == nil {
+		t.rows().ownJob(j.Key())
+	}
+	if err := t.insert(tableVersions, &j); err != nil {
+		return nil, err
+	}
+	if err := t.trimVersions(&j); err != nil {
+		return nil, err
+	}
+	if err := t.putJob(&j); err != nil {
+		return nil, err
+	}
+	return &j, t.refreshStatus(j.Key())
+}
+
+func (t *Txn) trimVersions(j *model.Job) error {
+	snap := Snapshot{tx: t.tx}
+	versions := snap.JobVersions(nil, j.Key())
+	for i := VersionsKept; i < len(versions); i++ {
+		if versions[i].Stable {
+			continue
+		}
+		if err := t.tx.Delete(tableVersions, versions[i]); err != nil {
+			return fmt.Errorf("cannot drop version %d of job %q: %w", versions[i].Version, j.ID, err)
+		}
+	}
+	return nil
+}
+
+func (t *Txn) putJob(j *model.Job) error { return t.insert(tableJobs, j) }
+
+// StopJob marks a job stopped, as a new modification of its newest version; it
+// returns nil when there is no such job.
+func (t *Txn) StopJob(key model.JobID) (*model.Job, error) {
+	old := first[*model.Job](t.tx, nil, tableJobs, key.Namespace, key.ID)
+	if old == nil {
+		return nil, nil
+	}
+	j := *old
+	j.Stop = true
+	return t.UpsertJob(&j)
+}
+
+// PurgeJob forgets a job and its versions. Its allocations stay until they
+// have stopped; its evaluations stay.
+func (t *Txn) PurgeJob(key model.JobID) error {
+	snap := Snapshot{tx: t.tx}
+	for _, v := range snap.JobVersions(nil, key) {
+		if err := t.tx.Delete(tableVersions, v); err != nil {
+			return fmt.Errorf("cannot purge job %q: %w", key.ID, err)
+		}
+	}
+	if old := snap.Job(nil, key); old != nil {
+		t.dirty[tableJobs] = true
+		if err := t.tx.Delete(tableJobs, old); err != nil {
+			return fmt.Errorf("cannot purge job %q: %w", key.ID, err)
+		}
+	}
+	return nil
+}
+
+// refreshStatus derives a job's status from its allocations and evaluations:
+// running as soon as an allocation is not terminal, dead when there is neither
+// work nor an open evaluation left, pending before.
+func (t *Txn) refreshStatus(key model.JobID) error {
+	j := first[*model.Job](t.tx, nil, tableJobs, key.Namespace, key.ID)
+	if j == nil {
+		return nil
+	}
+	status := t.deriveStatus(j)
+	if status == j.Status {
+		return nil
+	}
+	c := *j
+	c.Status, c.ModifyIndex = status, t.index
+	// The version row of the same version follows, since it is the same job.
+	if v := first[*model.Job](t.tx, nil, tableVersions, key.Namespace, key.ID, c.Version); v != nil {
+		if err := t.insert(tableVersions, &c); err != nil {
+			return err
+		}
+	}
+	return t.putJob(&c)
+}
+
+func (t *Txn) deriveStatus(j *model.Job) string {
+	var table *allocTable
+	if t.allocs != nil {
+		table = &t.allocs.allocTable
+	} else {
+		table = t.before
+	}
+	placed, live := false, false
+	if ja := table.job(j.Key()); ja != nil && ja.incarnation == j.CreateIndex {
+		for _, c := range ja.counts {
+			placed = true
+			if c.by[model.ClientPending]+c.by[model.ClientRunning]+c.by[model.ClientUnknown] > 0 {
+				live = true
+			}
+		}
+	}
+	switch {
+	case j.Stop:
+		// What still runs is on its way out: for its user the job is dead as
+		// soon as it was stopped, as Nomad shows it.
+		return model.JobStatusDead
+	case live:
+		return model.JobStatusRunning
+	}
+	open := false
+	for e := range each[*model.Evaluation](t.tx, nil, tableEvals, byJob, j.Namespace, j.ID) {
+		if !e.Terminal() {
+			open = true
+			break
+		}
+	}
+	if !open && placed {
+		return model.JobStatusDead
+	}
+	return model.JobStatusPending
+}
+
+// JobSummary counts a job's allocations; nil when there is no such job.
+func (s *Snapshot) JobSummary(ws Watch, key model.JobID) *model.JobSummary {
+	j := s.Job(ws, key)
+	if j == nil {
+		return nil
+	}
+	return s.Summary(ws, j)
+}
+
+// Summary counts the allocations of j.
+func (s *Snapshot) Summary(ws Watch, j *model.Job) *model.JobSummary {
+	out := &model.JobSummary{
+		JobID: j.ID, Namespace: j.Namespace, Summary: make(map[string]model.TaskGroupSummary, len(j.TaskGroups)),
+		Children: &model.JobChildrenSummary{}, CreateIndex: j.CreateIndex, ModifyIndex: j.ModifyIndex,
+	}
+	for _, g := range j.TaskGroups {
+		out.Summary[g.Name] = model.TaskGroupSummary{}
+	}
+	ja := s.jobAllocs(ws, j.Key())
+	if ja != nil && ja.incarnation == j.CreateIndex {
+		out.ModifyIndex = max(out.ModifyIndex, ja.modified)
+		for _, c := range ja.counts {
+			out.Summary[c.group] = model.TaskGroupSummary{
+				Starting: int(c.by[model.ClientPending]), Running: int(c.by[model.ClientRunning]),
+				Complete: int(c.by[model.ClientComplete]), Failed: int(c.by[model.ClientFailed]),
+				Lost: int(c.by[model.ClientLost]), Unknown: int(c.by[model.ClientUnknown]),
+			}
+		}
+	}
+	// What the newest evaluations could not place yet.
+	for e := range each[*model.Evaluation](s.tx, ws, tableEvals, byJob, j.Namespace, j.ID) {
+		if e.Status != model.EvalBlocked {
+			continue
+		}
+		for group, n := range e.QueuedAllocations {
+			g := out.Summary[group]
+			g.Queued = n
+			out.Summary[group] = g
+		}
+	}
+	return out
+}

@@ -1,0 +1,238 @@
+package state
+
+import (
+	"fmt"
+
+	memdb "github.com/hashicorp/go-memdb"
+)
+
+// Store holds a cell's tables. One goroutine writes, any number read.
+type Store struct {
+	db *memdb.MemDB
+}
+
+// New returns an empty store.
+func New() (*Store, error) {
+	db, err := memdb.NewMemDB(schema())
+	if err != nil {
+		return nil, fmt.Errorf("cannot make state tables: %w", err)
+	}
+	s := &Store{db: db}
+	tx := db.Txn(true)
+	defer tx.Abort()
+	if err := tx.Insert(tableAllocs, &allocRoot{table: newAllocTable()}); err != nil {
+		return nil, fmt.Errorf("cannot make state tables: %w", err)
+	}
+	tx.Commit()
+	return s, nil
+}
+
+// allocRoot makes the allocation table one row of memdb, so that one commit
+// publishes it together with the other tables, and a watch on the row is a
+// watch on the whole table.
+type allocRoot struct{ table *allocTable }
+
+// indexRow is the Raft index of a table's last change; "" is of any.
+type indexRow struct {
+	Table string
+	Index uint64
+}
+
+const (
+	tableAllocs   = "allocs"
+	tableIndexes  = "indexes"
+	tableJobs     = "jobs"
+	tableVersions = "job_versions"
+	tableNodes    = "nodes"
+	tableEvals    = "evals"
+	tableCell     = "cell"
+
+	byID  = "id"
+	byJob = "job"
+	last  = ""
+)
+
+func schema() *memdb.DBSchema {
+	str := func(field string) memdb.Indexer { return &memdb.StringFieldIndex{Field: field} }
+	id := func(ix memdb.Indexer) map[string]*memdb.IndexSchema {
+		return map[string]*memdb.IndexSchema{byID: {Name: byID, Unique: true, Indexer: ix}}
+	}
+	evals := id(str("ID"))
+	evals[byJob] = &memdb.IndexSchema{Name: byJob, Indexer: &memdb.CompoundIndex{Indexes: []memdb.Indexer{str("Namespace"), str("JobID")}}}
+	tables := map[string]map[string]*memdb.IndexSchema{
+		tableAllocs:  id(singleton{}),
+		tableCell:    id(singleton{}),
+		tableIndexes: id(tableName{}),
+		tableJobs:    id(&memdb.CompoundIndex{Indexes: []memdb.Indexer{str("Namespace"), str("ID")}}),
+		tableVersions: id(&memdb.CompoundIndex{Indexes: []memdb.Indexer{
+			str("Namespace"), str("ID"), &memdb.UintFieldIndex{Field: "Version"}}}),
+		tableNodes: id(str("ID")),
+		tableEvals: evals,
+	}
+	s := &memdb.DBSchema{Tables: make(map[string]*memdb.TableSchema, len(tables))}
+	for name, indexes := range tables {
+		s.Tables[name] = &memdb.TableSchema{Name: name, Indexes: indexes}
+	}
+	return s
+}
+
+// singleton indexes a table of one row.
+type singleton struct{}
+
+func (singleton) FromArgs(...any) ([]byte, error)      { return []byte{1}, nil }
+func (singleton) FromObject(any) (bool, []byte, error) { return true, []byte{1}, nil }
+
+// tableName indexes indexRows; memdb's own string index refuses "".
+type tableName struct{}
+
+func (tableName) FromArgs(args ...any) ([]byte, error) {
+	return []byte(args[0].(string) + "\x00"), nil
+}
+
+func (tableName) FromObject(row any) (bool, []byte, error) {
+	return true, []byte(row.(*indexRow).Table + "\x00"), nil
+}
+
+// Txn is one change of the tables, made by the FSM for one Raft entry.
+type Txn struct {
+	tx     *memdb.Txn
+	allocs *allocTxn
+	index  uint64
+	before *allocTable
+	dirty  map[string]bool
+}
+
+// Write runs f as one transaction at a Raft index. An error of f leaves the
+// tables as they were, and is returned.
+func (s *Store) Write(index uint64, f func(*Txn) error) error {
+	tx := s.db.Txn(true)
+	defer tx.Abort()
+	root, err := tx.First(tableAllocs, byID)
+	if err != nil {
+		return err
+	}
+	before := root.(*allocRoot).table
+	t := &Txn{tx: tx, index: index, before: before, dirty: make(map[string]bool, 4)}
+	if err := f(t); err != nil {
+		return err
+	}
+	var woken []*lazyChan
+	if t.allocs != nil {
+		var table *allocTable
+		table, woken = t.allocs.publish()
+		if err := tx.Insert(tableAllocs, &allocRoot{table: table}); err != nil {
+			return err
+		}
+		t.dirty[tableAllocs] = true
+	}
+	t.dirty[last] = true
+	for _, name := range indexedTables {
+		if t.dirty[name] {
+			if err := tx.Insert(tableIndexes, &indexRow{name, index}); err != nil {
+				return err
+			}
+		}
+	}
+	tx.Commit()
+	for _, w := range woken {
+		w.replaced()
+	}
+	return nil
+}
+
+// indexedTables are written in this order, so that every server does the same.
+var indexedTables = []string{last, tableAllocs, tableJobs, tableNodes, tableEvals}
+
+// rows returns the allocation transaction, begun when first asked for.
+func (t *Txn) rows() *allocTxn {
+	if t.allocs == nil {
+		t.allocs = t.before.begin(t.index)
+	}
+	return t.allocs
+}
+
+func (t *Txn) insert(table string, row any) error {
+	t.dirty[table] = true
+	if err := t.tx.Insert(table, row); err != nil {
+		return fmt.Errorf("cannot write table %s: %w", table, err)
+	}
+	return nil
+}
+
+// Snapshot is the tables as they were at one moment.
+type Snapshot struct {
+	tx     *memdb.Txn
+	allocs *allocTable
+}
+
+// Snapshot returns the newest state.
+func (s *Store) Snapshot() *Snapshot {
+	return newSnapshot(s.db.Txn(false))
+}
+
+func newSnapshot(tx *memdb.Txn) *Snapshot {
+	return &Snapshot{tx: tx, allocs: first[*allocRoot](tx, nil, tableAllocs).table}
+}
+
+// Index is the Raft index of the newest change in the snapshot.
+func (s *Snapshot) Index() uint64 { return s.tableIndex(last) }
+
+// WatchAny adds the whole state to ws: it wakes at the next commit.
+func (s *Snapshot) WatchAny(ws Watch) { first[*indexRow](s.tx, ws, tableIndexes, last) }
+
+func (s *Snapshot) tableIndex(table string) uint64 {
+	if row := first[*indexRow](s.tx, nil, tableIndexes, table); row != nil {
+		return row.Index
+	}
+	return 0
+}
+
+// first returns the row that the arguments of the id index name, the zero
+// value when there is none. The schema makes errors impossible but for
+// programming mistakes, which a test of every table finds.
+func first[T any](tx *memdb.Txn, ws Watch, table string, args ...any) T {
+	watch, row, err := tx.FirstWatch(table, byID, args...)
+	if err != nil {
+		panic("state: " + err.Error())
+	}
+	ws.Add(watch)
+	out, _ := row.(T)
+	return out
+}
+
+// each yields the rows of a table by an index and its arguments, in order.
+func each[T any](tx *memdb.Txn, ws Watch, table, index string, args ...any) func(func(T) bool) {
+	it, err := tx.Get(table, index, args...)
+	if err != nil {
+		panic("state: " + err.Error())
+	}
+	ws.Add(it.WatchCh())
+	return func(yield func(T) bool) {
+		for row := it.Next(); row != nil; row = it.Next() {
+			if !yield(row.(T)) {
+				return
+			}
+		}
+	}
+}
+
+// Cell is what a cell knows of itself.
+type Cell struct {
+	// ID is made once, by the first leader.
+	ID     string
+	Region string
+	// Created is in Unix nanoseconds.
+	Created int64
+}
+
+// Cell returns the cell's identity, nil before the first leader wrote it.
+func (s *Snapshot) Cell(ws Watch) *Cell { return first[*Cell](s.tx, ws, tableCell) }
+
+// SetCell writes the cell's identity, unless there is one, and returns the one
+// that stands.
+func (t *Txn) SetCell(c *Cell) (*Cell, error) {
+	if have := first[*Cell](t.tx, nil, tableCell); have != nil {
+		return have, nil
+	}
+	return c, t.insert(tableCell, c)
+}

@@ -1,0 +1,68 @@
+package model
+
+import "time"
+
+// Evaluation statuses (Nomad spells canceled with one l here) and triggers.
+const (
+	EvalPending   = "pending"
+	EvalComplete  = "complete"
+	EvalFailed    = "failed"
+	EvalBlocked   = "blocked"
+	EvalCancelled = "canceled"
+
+	TriggerJobRegister   = "job-register"
+	TriggerJobDeregister = "job-deregister"
+	TriggerNodeUpdate    = "node-update"
+	TriggerQueued        = "queued-allocs"
+	TriggerMaxPlans      = "max-plan-attempts"
+	TriggerRetryFailed   = "alloc-failure"
+	TriggerFailedFollow  = "failed-follow-up"
+)
+
+// Evaluation is a request to make what runs match a job.
+type Evaluation struct {
+	ID             string
+	Priority       int
+	Type           string
+	TriggeredBy    string
+	Namespace      string
+	JobID          string
+	JobModifyIndex uint64
+	NodeID         string
+	// NodeModifyIndex is the node's index that triggered it.
+	NodeModifyIndex   uint64
+	DeploymentID      string
+	Status            string
+	StatusDescription string
+	// WaitUntil delays the evaluation; the zero time does not.
+	WaitUntil    time.Time
+	NextEval     string
+	PreviousEval string
+	BlockedEval  string
+	// FailedTGAllocs tells, by group, why no place was found.
+	FailedTGAllocs map[string]*AllocMetric
+	// ClassEligibility says which computed classes could take a blocked
+	// evaluation's groups; classes not in it were not seen.
+	ClassEligibility     map[string]bool
+	EscapedComputedClass bool
+	// QueuedAllocations counts, by group, what is still to be placed.
+	QueuedAllocations map[string]int
+	// SnapshotIndex is of the state that the evaluation was processed on.
+	SnapshotIndex uint64
+	CreateIndex   uint64
+	ModifyIndex   uint64
+	CreateTime    int64
+	ModifyTime    int64
+}
+
+// Terminal reports whether the evaluation's status is final.
+func (e *Evaluation) Terminal() bool {
+	switch e.Status {
+	case EvalComplete, EvalFailed, EvalCancelled:
+		return true
+	}
+	return false
+}
+
+// JobKey is the evaluated job's key.
+func (e *Evaluation) JobKey() JobID { return JobID{e.Namespace, e.JobID} }
