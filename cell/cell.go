@@ -64,6 +64,7 @@ type Cell struct {
 	advertise raft.ServerAddress
 	id        raft.ServerID
 	leader    chan bool
+	done      chan struct{}
 }
 
 // Open starts the member on what its data directory holds. A fresh one waits
@@ -98,11 +99,12 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if err != nil {
 		return nil, errors.Join(err, logs.Close())
 	}
+	stream := &streamLayer{StreamLayer: cfg.Stream, open: make(map[net.Conn]struct{})}
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: streamLayer{cfg.Stream}, MaxPool: 3, Timeout: transportTimeout, Logger: log,
+		Stream: stream, MaxPool: 3, Timeout: transportTimeout, Logger: log,
 	})
 	c := &Cell{
-		store: store, logs: logs, transport: transport, leader: make(chan bool, 1),
+		store: store, logs: logs, transport: transport, leader: make(chan bool, 1), done: make(chan struct{}),
 		advertise: raft.ServerAddress(cfg.Advertise), id: raft.ServerID(cfg.ServerID),
 	}
 	rc := raft.DefaultConfig()
@@ -128,12 +130,22 @@ func Open(cfg Config) (_ *Cell, err error) {
 	return c, nil
 }
 
-// Close stops the member and waits for it. RPC sessions should be closed
-// before: a read in flight would hold it up.
+// Close stops the member and waits for it; its owner calls it, and a second
+// call does nothing. RPC sessions should be closed before: a read in flight
+// would hold it up.
 func (c *Cell) Close() error {
+	select {
+	case <-c.done:
+		return nil
+	default:
+	}
 	err := c.raft.Shutdown().Error()
+	close(c.done)
 	return errors.Join(err, c.transport.Close(), c.logs.Close())
 }
+
+// Done is closed when Close has stopped Raft.
+func (c *Cell) Done() <-chan struct{} { return c.done }
 
 // Server is a member of the cell.
 type Server struct{ ID, Addr string }
@@ -287,11 +299,4 @@ func raftError(err error) error {
 		return model.Errorf(model.KindOutcomeUnknown, "cannot tell whether the write was committed: %w", err)
 	}
 	return fmt.Errorf("cannot write to raft: %w", err)
-}
-
-// streamLayer gives a StreamLayer the types that Raft wants.
-type streamLayer struct{ StreamLayer }
-
-func (s streamLayer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	return s.StreamLayer.Dial(string(addr), timeout)
 }

@@ -196,6 +196,8 @@ type allocTxn struct {
 	allocTable
 	edit  *edit
 	index uint64
+	// freed says that some node holds less than before.
+	freed bool
 }
 
 func (t *allocTable) begin(index uint64) *allocTxn {
@@ -288,6 +290,7 @@ func (t *allocTxn) update(id model.UUID, server bool, f func(*model.AllocRow)) b
 		n := t.ownNode(row.NodeID)
 		if moved {
 			n.hold(&before, -1)
+			t.freed = t.freed || held
 			n.hold(row, +1)
 		}
 		if server {

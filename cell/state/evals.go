@@ -21,6 +21,11 @@ func (s *Snapshot) EvalsOfJob(ws Watch, key model.JobID) iter.Seq[*model.Evaluat
 	return each[*model.Evaluation](s.tx, ws, tableEvals, byJob, key.Namespace, key.ID)
 }
 
+// EvalsByStatus yields the evaluations of a status.
+func (s *Snapshot) EvalsByStatus(ws Watch, status string) iter.Seq[*model.Evaluation] {
+	return each[*model.Evaluation](s.tx, ws, tableEvals, byStatus, status)
+}
+
 // EvalsIndex is the index of the last change of any evaluation.
 func (s *Snapshot) EvalsIndex() uint64 { return s.tableIndex(tableEvals) }
 

@@ -27,8 +27,17 @@ func (s *Snapshot) Jobs(ws Watch, namespace, prefix string) iter.Seq[*model.Job]
 	return each[*model.Job](s.tx, ws, tableJobs, byID+"_prefix", namespace, prefix)
 }
 
-// JobVersions returns a job's kept versions, newest first.
+// JobVersions returns a job's kept versions, newest first: the newest as the
+// job stands, the others as they were registered.
 func (s *Snapshot) JobVersions(ws Watch, key model.JobID) []*model.Job {
+	out := s.versions(ws, key)
+	if j := s.Job(ws, key); j != nil && len(out) > 0 && out[0].Version == j.Version {
+		out[0] = j
+	}
+	return out
+}
+
+func (s *Snapshot) versions(ws Watch, key model.JobID) []*model.Job {
 	var out []*model.Job
 	for j := range each[*model.Job](s.tx, ws, tableVersions, byID+"_prefix", key.Namespace, key.ID) {
 		if j.ID == key.ID {
@@ -68,8 +77,12 @@ func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
 	if t.before.job(j.Key()) == nil {
 		t.rows().ownJob(j.Key())
 	}
-	if err := t.insert(tableVersions, &j); err != nil {
-		return nil, err
+	// Allocations refer to rows of this table: a version's row stays as it was
+	// registered.
+	if old == nil || j.Version != old.Version {
+		if err := t.insert(tableVersions, &j); err != nil {
+			return nil, err
+		}
 	}
 	if err := t.trimVersions(&j); err != nil {
 		return nil, err
@@ -82,7 +95,7 @@ func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
 
 func (t *Txn) trimVersions(j *model.Job) error {
 	snap := Snapshot{tx: t.tx}
-	versions := snap.JobVersions(nil, j.Key())
+	versions := snap.versions(nil, j.Key())
 	for i := VersionsKept; i < len(versions); i++ {
 		if versions[i].Stable {
 			continue
@@ -112,7 +125,7 @@ func (t *Txn) StopJob(key model.JobID) (*model.Job, error) {
 // have stopped; its evaluations stay.
 func (t *Txn) PurgeJob(key model.JobID) error {
 	snap := Snapshot{tx: t.tx}
-	for _, v := range snap.JobVersions(nil, key) {
+	for _, v := range snap.versions(nil, key) {
 		if err := t.tx.Delete(tableVersions, v); err != nil {
 			return fmt.Errorf("cannot purge job %q: %w", key.ID, err)
 		}
@@ -140,12 +153,6 @@ func (t *Txn) refreshStatus(key model.JobID) error {
 	}
 	c := *j
 	c.Status, c.ModifyIndex = status, t.index
-	// The version row of the same version follows, since it is the same job.
-	if v := first[*model.Job](t.tx, nil, tableVersions, key.Namespace, key.ID, c.Version); v != nil {
-		if err := t.insert(tableVersions, &c); err != nil {
-			return err
-		}
-	}
 	return t.putJob(&c)
 }
 

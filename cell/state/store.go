@@ -46,10 +46,15 @@ const (
 	tableNodes    = "nodes"
 	tableEvals    = "evals"
 	tableCell     = "cell"
+	// indexCapacity is not a table: its index row is of the last change that
+	// may have made room for something that found no place.
+	indexCapacity = "capacity"
 
 	byID  = "id"
 	byJob = "job"
-	last  = ""
+	// byStatus lets the broker read pending evaluations without the others.
+	byStatus = "status"
+	last     = ""
 )
 
 func schema() *memdb.DBSchema {
@@ -59,6 +64,7 @@ func schema() *memdb.DBSchema {
 	}
 	evals := id(str("ID"))
 	evals[byJob] = &memdb.IndexSchema{Name: byJob, Indexer: &memdb.CompoundIndex{Indexes: []memdb.Indexer{str("Namespace"), str("JobID")}}}
+	evals[byStatus] = &memdb.IndexSchema{Name: byStatus, Indexer: str("Status")}
 	tables := map[string]map[string]*memdb.IndexSchema{
 		tableAllocs:  id(singleton{}),
 		tableCell:    id(singleton{}),
@@ -124,6 +130,7 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 			return err
 		}
 		t.dirty[tableAllocs] = true
+		t.dirty[indexCapacity] = t.dirty[indexCapacity] || t.allocs.freed
 	}
 	t.dirty[last] = true
 	for _, name := range indexedTables {
@@ -141,7 +148,7 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 }
 
 // indexedTables are written in this order, so that every server does the same.
-var indexedTables = []string{last, tableAllocs, tableJobs, tableNodes, tableEvals}
+var indexedTables = []string{last, tableAllocs, tableJobs, tableNodes, tableEvals, indexCapacity}
 
 // rows returns the allocation transaction, begun when first asked for.
 func (t *Txn) rows() *allocTxn {
