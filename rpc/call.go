@@ -1,0 +1,232 @@
+package rpc
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"atoll/internal/wire"
+	"atoll/model"
+	"atoll/model/method"
+)
+
+// Caller makes calls: a *Server in a server's process, a *Client elsewhere.
+type Caller interface {
+	// call answers a unary call with a *R as any when it was served in
+	// this process, and with encoded bytes otherwise.
+	call(ctx context.Context, env *Envelope, spec method.Spec, req any) (any, []byte, error)
+	// open starts a stream.
+	open(ctx context.Context, env *Envelope, spec method.Spec, req any) (receiver, error)
+	plainDeadline() time.Duration
+}
+
+// receiver yields a stream's replies, as values or encoded.
+type receiver interface {
+	recv() (any, []byte, error)
+	close()
+}
+
+// To says where a call should go.
+type To struct {
+	// Region is the target; "" means the agent's own.
+	Region     string
+	AllowStale bool
+	// Timeout bounds the call; 0 means the context's deadline, else ten
+	// seconds, and none for methods that wait by design.
+	Timeout time.Duration
+	// RequestID is made up when empty.
+	RequestID string
+	// NodeID is the node, for methods that nodes serve.
+	NodeID string
+}
+
+func (to To) envelope(ctx context.Context, spec method.Spec, plain time.Duration) (*Envelope, context.Context, context.CancelFunc) {
+	env := &Envelope{Method: spec.Name, Region: to.Region, AllowStale: to.AllowStale, RequestID: to.RequestID, NodeID: to.NodeID}
+	if env.RequestID == "" {
+		env.RequestID = newRequestID()
+	}
+	timeout := to.Timeout
+	if _, bounded := ctx.Deadline(); timeout == 0 && !bounded && !spec.Blocks && !spec.Stream {
+		timeout = plain
+	}
+	cancel := context.CancelFunc(func() {})
+	if timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+	}
+	env.Timeout = remaining(ctx)
+	return env, ctx, cancel
+}
+
+// Call makes a call with one reply. Errors keep their kind over any number of
+// hops; the end of the call's time is KindDeadline.
+func Call[Q, R any](ctx context.Context, c Caller, m method.Method[Q, R], to To, req *Q) (*R, error) {
+	env, ctx, cancel := to.envelope(ctx, m.Spec, c.plainDeadline())
+	defer cancel()
+	v, body, err := c.call(ctx, env, m.Spec, req)
+	if err != nil {
+		return nil, err
+	}
+	return reply[R](v, body)
+}
+
+func reply[R any](v any, body []byte) (*R, error) {
+	if v != nil {
+		return v.(*R), nil
+	}
+	r := new(R)
+	if err := wire.Decode(body, r); err != nil {
+		return nil, model.Errorf(model.KindInternal, "cannot read the answer: %w", err)
+	}
+	return r, nil
+}
+
+// Stream is a call with any number of replies.
+type Stream[R any] struct {
+	r      receiver
+	cancel context.CancelFunc
+}
+
+// Open starts a call with any number of replies. Close must be called.
+func Open[Q, R any](ctx context.Context, c Caller, m method.Method[Q, R], to To, req *Q) (*Stream[R], error) {
+	env, ctx, cancel := to.envelope(ctx, m.Spec, c.plainDeadline())
+	ctx, stop := context.WithCancel(ctx)
+	r, err := c.open(ctx, env, m.Spec, req)
+	if err != nil {
+		stop()
+		cancel()
+		return nil, err
+	}
+	return &Stream[R]{r, func() { stop(); cancel() }}, nil
+}
+
+// Recv returns the next reply, io.EOF after the last.
+func (s *Stream[R]) Recv() (*R, error) {
+	v, body, err := s.r.recv()
+	if err != nil {
+		return nil, err
+	}
+	return reply[R](v, body)
+}
+
+// Close ends the call, finished or not.
+func (s *Stream[R]) Close() {
+	s.cancel()
+	s.r.close()
+}
+
+func (s *Server) plainDeadline() time.Duration { return s.limits.Plain }
+
+func (s *Server) call(ctx context.Context, env *Envelope, spec method.Spec, req any) (v any, body []byte, err error) {
+	h, dec, err := s.route(ctx, env)
+	if err != nil {
+		return nil, nil, err
+	}
+	start := time.Now()
+	defer func() { s.measure(h, dec, err, start) }()
+	if dec.Local {
+		err = s.guard(h, func() (err error) { v, err = h.unary(ctx, &Inbound{Envelope: env}, req); return err })
+		return v, nil, err
+	}
+	x, err := s.carry(ctx, spec, dec, env, req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer x.Close()
+	body, err = x.body(ctx)
+	if err == io.EOF {
+		err = model.Errorf(model.KindInternal, "the far end gave no answer")
+	}
+	return nil, body, err
+}
+
+func (s *Server) carry(ctx context.Context, spec method.Spec, dec Decision, env *Envelope, req any) (*exchange, error) {
+	b, err := wire.Encode(req)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > s.limits.MaxBody {
+		return nil, model.Errorf(model.KindTooLarge, "the request of %d bytes is over the limit of %d", len(b), s.limits.MaxBody)
+	}
+	return s.forward(ctx, spec, dec, env, b)
+}
+
+// body returns the next reply, io.EOF after the last.
+func (x *exchange) body(ctx context.Context) ([]byte, error) {
+	f, err := x.next(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	switch f.kind {
+	case frameBody:
+		return f.payload, nil
+	case frameError:
+		return nil, decodeError(f.payload)
+	}
+	return nil, io.EOF
+}
+
+func (s *Server) open(ctx context.Context, env *Envelope, spec method.Spec, req any) (receiver, error) {
+	h, dec, err := s.route(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	if !dec.Local {
+		x, err := s.carry(ctx, spec, dec, env, req)
+		if err != nil {
+			return nil, err
+		}
+		return &remoteStream{ctx, x}, nil
+	}
+	l := &localStream{ctx: ctx, replies: make(chan any), done: make(chan struct{})}
+	l.wg.Go(func() {
+		defer close(l.done)
+		l.err = s.guard(h, func() error {
+			return h.stream(ctx, &Inbound{Envelope: env}, req, func(v any) error {
+				select {
+				case l.replies <- v:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+		})
+	})
+	return l, nil
+}
+
+// localStream is a stream served in this process.
+type localStream struct {
+	ctx     context.Context
+	replies chan any
+	done    chan struct{}
+	err     error // set before done is closed
+	wg      sync.WaitGroup
+}
+
+func (l *localStream) recv() (any, []byte, error) {
+	select {
+	case v := <-l.replies:
+		return v, nil, nil
+	case <-l.done:
+		if l.err != nil {
+			return nil, nil, l.err
+		}
+		return nil, nil, io.EOF
+	}
+}
+
+// close follows the context's end, which ends the handler.
+func (l *localStream) close() { l.wg.Wait() }
+
+type remoteStream struct {
+	ctx context.Context
+	x   *exchange
+}
+
+func (r *remoteStream) recv() (any, []byte, error) {
+	b, err := r.x.body(r.ctx)
+	return nil, b, err
+}
+
+func (r *remoteStream) close() { r.x.Close() }

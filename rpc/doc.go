@@ -1,0 +1,36 @@
+// Package rpc is the transport between agents: one TCP port, on which Raft and
+// calls are told apart by a connection's first byte; yamux sessions; one stream
+// a call; msgpack frames; typed handlers. It knows no domain type but error
+// kinds, and routes through an interface.
+//
+// # Frames
+//
+// A frame is a four-byte length, a type byte and a payload.
+//
+//	envelope  caller → server   who should serve what, until when (Envelope)
+//	body      both ways         one request, then replies
+//	end       server → caller   no more replies
+//	error     server → caller   the call failed (model.Error)
+//	alive     server → caller   nothing yet, but somebody works or waits on it
+//
+// # The life of a call
+//
+// The caller opens a stream and writes envelope and body. Whoever accepts the
+// stream reads the envelope, asks its Router where the call belongs, and either
+// serves it or opens a stream to a server nearer to it and passes frames on, body
+// undecoded. From half a second on it sends a sign of life every half second, so
+// that silence means something: a call on which nothing was heard for
+// [Limits.Silence] is given up, with an error that names the region. Cancelling
+// is closing the stream: each hop sees that at its next sign of life and closes
+// its own.
+//
+// Until a server may have taken a write, the write is tried elsewhere; after
+// that, when no answer comes, its outcome is unknown, and the error says so with
+// the request's id.
+//
+// # Concurrency
+//
+// Every session has one goroutine that accepts its streams, every stream one that
+// serves it, and a slow one two more while it is slow. Their owner is the
+// Server, whose Shutdown waits for them.
+package rpc

@@ -1,0 +1,68 @@
+package rpc
+
+import (
+	"slices"
+	"time"
+
+	"atoll/model"
+)
+
+// Envelope is what routing reads of a call; the body is the handler's alone.
+type Envelope struct {
+	Method string
+	// Region is the target; "" means the region the call came to.
+	Region string
+	// Timeout is what remains of the call's time; clocks are never sent. 0
+	// has no end.
+	Timeout time.Duration
+	// RequestID is the same over retries and hops.
+	RequestID string
+	// Path are the regions that the call has passed through, in order.
+	Path []string
+	// Hops counts forwards of any kind.
+	Hops int
+	// AllowStale lets any server of the region answer a read.
+	AllowStale bool
+	// Forwarded says that a server of the target region passed the call on
+	// within the region: it is not passed on there again.
+	Forwarded bool
+	// NodeID is the node that serves an AtNode method.
+	NodeID string
+}
+
+// maxHops is more than any honest road has: an agent, its server, a server of
+// the other region, the leader there, the server with the node's session, the
+// node.
+const maxHops = 8
+
+// forward returns the envelope as it goes on from region to the region
+// target, or a Loop error.
+func (e *Envelope) forward(from, target string, timeout time.Duration) (*Envelope, error) {
+	out := *e
+	out.Timeout = timeout
+	out.Hops++
+	if out.Hops > maxHops {
+		return nil, &model.Error{Kind: model.KindLoop, Region: target, Message: "the request was forwarded too often, over the regions " + quoteList(e.Path) + "; servers there disagree about where a region is"}
+	}
+	if target == from {
+		out.Forwarded = true
+		return &out, nil
+	}
+	if slices.Contains(e.Path, target) {
+		return nil, &model.Error{Kind: model.KindLoop, Region: target, Message: "the request came to region \"" + from + "\" over " + quoteList(e.Path) + " and would go back to \"" + target + "\"; servers disagree about where that region is"}
+	}
+	out.Path = append(slices.Clip(slices.Clone(e.Path)), from)
+	out.Forwarded = false
+	return &out, nil
+}
+
+func quoteList(names []string) string {
+	s := ""
+	for i, n := range names {
+		if i > 0 {
+			s += ", "
+		}
+		s += "\"" + n + "\""
+	}
+	return s
+}

@@ -1,0 +1,138 @@
+package rpc
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Pool keeps a session to each address that was called.
+type Pool struct {
+	dial DialFunc
+	log  hclog.Logger
+	// serve takes the streams that the far end opens on a session; nil
+	// refuses them.
+	serve func(*Session)
+
+	mu       sync.Mutex // guards what follows
+	sessions map[string]*pooled
+	closed   bool
+	wg       sync.WaitGroup
+}
+
+// pooled is a session, or the dial that will make it: ready is closed when it
+// is known which.
+type pooled struct {
+	ready   chan struct{}
+	session *Session
+	err     error
+}
+
+// dialTime bounds a dial whose caller has longer: it is shared by callers.
+const dialTime = 5 * time.Second
+
+// NewPool returns an empty pool.
+func NewPool(dial DialFunc, log hclog.Logger) *Pool {
+	return &Pool{dial: dial, log: log, sessions: make(map[string]*pooled)}
+}
+
+// Session returns a session to addr. Callers that want one at the same time
+// share a dial.
+func (p *Pool) Session(ctx context.Context, addr string) (*Session, error) {
+	for {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return nil, context.Canceled
+		}
+		e := p.sessions[addr]
+		if e == nil {
+			e = &pooled{ready: make(chan struct{})}
+			p.sessions[addr] = e
+			p.wg.Go(func() { p.connect(addr, e) })
+		}
+		p.mu.Unlock()
+		select {
+		case <-e.ready:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if e.err != nil {
+			return nil, e.err
+		}
+		if !e.session.Closed() {
+			return e.session, nil
+		}
+		p.drop(addr, e)
+	}
+}
+
+func (p *Pool) connect(addr string, e *pooled) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	defer cancel()
+	e.session, e.err = dialSession(ctx, p.dial, addr, p.log)
+	if e.err != nil {
+		p.drop(addr, e)
+		close(e.ready)
+		return
+	}
+	p.mu.Lock()
+	closed := p.closed
+	p.mu.Unlock()
+	close(e.ready)
+	if closed {
+		_ = e.session.Close()
+		return
+	}
+	if p.serve != nil {
+		p.serve(e.session)
+	}
+	<-e.session.Done()
+	p.drop(addr, e)
+}
+
+// Drop closes the session to addr, if there is one: the next call dials anew.
+func (p *Pool) Drop(addr string) {
+	p.mu.Lock()
+	e := p.sessions[addr]
+	p.mu.Unlock()
+	if e == nil {
+		return
+	}
+	select {
+	case <-e.ready:
+		if e.session != nil {
+			_ = e.session.Close()
+		}
+		p.drop(addr, e)
+	default:
+	}
+}
+
+func (p *Pool) drop(addr string, e *pooled) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sessions[addr] == e {
+		delete(p.sessions, addr)
+	}
+}
+
+// Close closes every session and waits for their goroutines.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	var all []*pooled
+	for _, e := range p.sessions {
+		all = append(all, e)
+	}
+	p.mu.Unlock()
+	for _, e := range all {
+		<-e.ready
+		if e.session != nil {
+			_ = e.session.Close()
+		}
+	}
+	p.wg.Wait()
+}

@@ -1,0 +1,480 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"atoll/internal/wire"
+	"atoll/model"
+	"atoll/model/method"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type ping struct{ N int }
+
+var (
+	echo   = method.Method[ping, ping]{Spec: method.Spec{Name: "Test.Echo", Place: method.AtServer}}
+	put    = method.Method[ping, ping]{Spec: method.Spec{Name: "Test.Put", Place: method.AtLeader, Write: true}}
+	block  = method.Method[ping, ping]{Spec: method.Spec{Name: "Test.Block", Place: method.AtServer, Blocks: true}}
+	count  = method.Method[ping, ping]{Spec: method.Spec{Name: "Test.Count", Place: method.AtServer, Stream: true}}
+	refuse = method.Method[ping, ping]{Spec: method.Spec{Name: "Test.Refuse", Place: method.AtServer}}
+)
+
+// fakeRouter sends calls for other regions to the addresses it was told.
+type fakeRouter struct {
+	region string
+	mu     sync.Mutex
+	to     map[string][]string
+	failed []string
+}
+
+func (r *fakeRouter) Region() string { return r.region }
+func (r *fakeRouter) Route(_ context.Context, env *Envelope, _ method.Spec) (Decision, error) {
+	if env.Region == "" || env.Region == r.region {
+		return Decision{Local: true}, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Decision{Servers: r.to[env.Region], Region: env.Region}, nil
+}
+func (r *fakeRouter) Report(_, addr string, err error, _ time.Duration) {
+	if err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.failed = append(r.failed, addr)
+	}
+}
+func (r *fakeRouter) Unreachable(region string, cause error) *model.Error {
+	return &model.Error{Kind: model.KindUnreachable, Region: region, Message: fmt.Sprintf("region %q is unreachable: %v", region, cause)}
+}
+
+// peer is a server of a region on loopback.
+type peer struct {
+	*Server
+	router   *fakeRouter
+	addr     string
+	entered  chan struct{}
+	left     chan error
+	released chan struct{}
+}
+
+var testLimits = Limits{Silence: 600 * time.Millisecond, Alive: 100 * time.Millisecond, MaxBody: 1 << 20, Handshake: 300 * time.Millisecond}
+
+func newPeer(t testing.TB, region string) *peer {
+	t.Helper()
+	p := &peer{router: &fakeRouter{region: region, to: map[string][]string{}}, entered: make(chan struct{}, 100), left: make(chan error, 100), released: make(chan struct{})}
+	p.Server = NewServer(ServerConfig{Router: p.router, Limits: testLimits})
+	Handle(p.Server, echo, func(_ context.Context, c *Inbound, q *ping) (*ping, error) {
+		return &ping{q.N + len(c.Envelope.Path)}, nil
+	})
+	Handle(p.Server, put, func(ctx context.Context, _ *Inbound, q *ping) (*ping, error) {
+		p.entered <- struct{}{}
+		return &ping{q.N}, nil
+	})
+	Handle(p.Server, block, func(ctx context.Context, _ *Inbound, q *ping) (*ping, error) {
+		p.entered <- struct{}{}
+		select {
+		case <-ctx.Done():
+			p.left <- ctx.Err()
+			return nil, ctx.Err()
+		case <-p.released:
+			return q, nil
+		}
+	})
+	HandleStream(p.Server, count, func(ctx context.Context, _ *Inbound, q *ping, send func(*ping) error) error {
+		for i := range q.N {
+			if err := send(&ping{i}); err != nil {
+				p.left <- err
+				return err
+			}
+		}
+		if q.N < 0 {
+			<-ctx.Done()
+			p.left <- ctx.Err()
+			return ctx.Err()
+		}
+		return nil
+	})
+	Handle(p.Server, refuse, func(context.Context, *Inbound, *ping) (*ping, error) {
+		return nil, fmt.Errorf("cannot do it: %w", &model.Error{Kind: model.KindConflict, Message: "taken", Field: "f"})
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.addr = l.Addr().String()
+	p.listen(t, l)
+	return p
+}
+
+func (p *peer) listen(t testing.TB, l net.Listener) {
+	mux := NewListener(l, l.Addr(), DialTCP, testLimits)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- mux.Serve(ctx, p.ServeConn) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := p.Shutdown(t.Context()); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+		_ = p.Shutdown(context.Background())
+		<-done
+	})
+}
+
+func TestACallGoesHereThereAndOverTwoHops(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["eu"] = []string{eu.addr}
+	cl := NewClient(ClientConfig{Region: "us", Limits: testLimits})
+	defer func() { _ = cl.Shutdown(context.Background()) }()
+	cl.SetServers([]string{us.addr})
+	for name, c := range map[string]Caller{"in process": us.Server, "from a client": cl} {
+		for region, hops := range map[string]int{"": 0, "us": 0, "eu": 1} {
+			r, err := Call(t.Context(), c, echo, To{Region: region}, &ping{40})
+			if err != nil || r.N != 40+hops {
+				t.Errorf("%s to %q: %+v %v", name, region, r, err)
+			}
+		}
+		s, err := Open(t.Context(), c, count, To{Region: "eu"}, &ping{1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for ; ; n++ {
+			r, err := s.Recv()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil || r.N != n {
+				t.Fatalf("%s: reply %d: %+v %v", name, n, r, err)
+			}
+		}
+		s.Close()
+		if n != 1000 {
+			t.Errorf("%s: %d replies", name, n)
+		}
+		_, err = Call(t.Context(), c, refuse, To{Region: "eu"}, &ping{})
+		var e *model.Error
+		if !errors.As(err, &e) || e.Kind != model.KindConflict || e.Field != "f" || !strings.Contains(e.Message, "cannot do it") {
+			t.Errorf("%s: error %#v", name, err)
+		}
+	}
+}
+
+func TestCancellingReachesTheFarEnd(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["eu"] = []string{eu.addr}
+	cl := NewClient(ClientConfig{Region: "us", Limits: testLimits})
+	defer func() { _ = cl.Shutdown(context.Background()) }()
+	cl.SetServers([]string{us.addr})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := Call(ctx, cl, block, To{Region: "eu"}, &ping{})
+		done <- err
+	}()
+	<-eu.entered
+	cancel()
+	if err := <-done; model.KindOf(err) != model.KindCanceled {
+		t.Errorf("caller: %v", err)
+	}
+	if err := <-eu.left; !errors.Is(err, context.Canceled) {
+		t.Errorf("handler: %v", err)
+	}
+	s, err := Open(t.Context(), cl, count, To{Region: "eu"}, &ping{-1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	<-eu.left
+}
+
+func TestABlockingCallOutlivesTheSilenceLimit(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["eu"] = []string{eu.addr}
+	time.AfterFunc(3*testLimits.Silence, func() { close(eu.released) })
+	if r, err := Call(t.Context(), us.Server, block, To{Region: "eu"}, &ping{7}); err != nil || r.N != 7 {
+		t.Errorf("%+v %v", r, err)
+	}
+}
+
+// silent accepts connections and calls, and never answers.
+func silent(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { _, _ = io.Copy(io.Discard, c) })
+			t.Cleanup(func() { _ = c.Close() })
+		}
+	})
+	return l.Addr().String()
+}
+
+func deadAddr(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestSilenceAndRefusalEndInTheRightError(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	for name, c := range map[string]struct {
+		servers []string
+		m       method.Method[ping, ping]
+		want    model.Kind
+		ok      bool
+	}{
+		"a read, all silent":                        {[]string{silent(t)}, echo, model.KindUnreachable, false},
+		"a read, first silent, second answers":      {[]string{silent(t), eu.addr}, echo, 0, true},
+		"a read, first refuses, second answers":     {[]string{deadAddr(t), eu.addr}, echo, 0, true},
+		"a read, nobody there":                      {[]string{deadAddr(t), deadAddr(t)}, echo, model.KindUnreachable, false},
+		"a write, silent: it may have been applied": {[]string{silent(t), eu.addr}, put, model.KindOutcomeUnknown, false},
+		"a write, first refuses, second takes it":   {[]string{deadAddr(t), eu.addr}, put, 0, true},
+		"a write, nobody there":                     {[]string{deadAddr(t)}, put, model.KindUnreachable, false},
+		"no server known":                           {nil, echo, model.KindUnreachable, false},
+	} {
+		us.router.mu.Lock()
+		us.router.to["eu"] = c.servers
+		us.router.mu.Unlock()
+		start := time.Now()
+		_, err := Call(t.Context(), us.Server, c.m, To{Region: "eu", RequestID: "r1"}, &ping{})
+		if (err == nil) != c.ok || err != nil && model.KindOf(err) != c.want {
+			t.Errorf("%s: %v, want kind %s", name, err, c.want)
+		}
+		if took := time.Since(start); took > 10*testLimits.Silence {
+			t.Errorf("%s: took %s", name, took)
+		}
+		var e *model.Error
+		if errors.As(err, &e) && e.Kind == model.KindOutcomeUnknown && e.Token != "r1" {
+			t.Errorf("%s: token %q", name, e.Token)
+		}
+	}
+}
+
+func TestALoopIsRefused(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["ap"] = []string{eu.addr}
+	eu.router.to["ap"] = []string{us.addr}
+	// Each believes that the other is a server of ap: us → eu would go back.
+	_, err := Call(t.Context(), us.Server, echo, To{Region: "ap"}, &ping{})
+	if model.KindOf(err) != model.KindLoop {
+		t.Errorf("%v, want a loop", err)
+	}
+}
+
+func TestHostileBytesCostNothing(t *testing.T) {
+	us := newPeer(t, "us")
+	deep := append([]byte{}, make([]byte, 0)...)
+	for range 10_000 {
+		deep = append(deep, 0x91)
+	}
+	env, _ := wire.Encode(&Envelope{Method: "Test.Echo"})
+	fr := func(kind byte, size int, payload []byte) []byte {
+		return append([]byte{byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size), kind}, payload...)
+	}
+	for name, b := range map[string][]byte{
+		"lying envelope length": fr(frameEnvelope, 0x7fffffff, nil),
+		"unknown type":          fr(77, 1, []byte{1}),
+		"truncated":             fr(frameEnvelope, 100, []byte{1, 2}),
+		"array32 as envelope":   fr(frameEnvelope, 5, []byte{0xdd, 0xff, 0xff, 0xff, 0xff}),
+		"array32 as body":       append(fr(frameEnvelope, len(env), env), fr(frameBody, 5, []byte{0xdd, 0xff, 0xff, 0xff, 0xff})...),
+		"deep body":             append(fr(frameEnvelope, len(env), env), fr(frameBody, len(deep), deep)...),
+		"lying body length":     append(fr(frameEnvelope, len(env), env), fr(frameBody, 1<<20, []byte{1})...),
+		"a string of 1 GB":      append(fr(frameEnvelope, len(env), env), fr(frameBody, 5, []byte{0xdb, 0x3f, 0xff, 0xff, 0xff})...),
+	} {
+		session, err := dialSession(t.Context(), DialTCP, us.addr, us.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := mem()
+		stream, err := session.open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		_ = stream.SetReadDeadline(time.Now().Add(5 * time.Second))
+		answer, _ := io.ReadAll(stream)
+		if grown := int64(mem()) - int64(before); grown > 4<<20 {
+			t.Errorf("%s: %d bytes were allocated", name, grown)
+		}
+		_ = stream.Close()
+		// The session is still good.
+		if strings.Contains(name, "truncated") || strings.Contains(name, "lying body") {
+			if len(answer) != 0 {
+				t.Errorf("%s: was answered %q", name, answer)
+			}
+		}
+		if session.Closed() {
+			t.Errorf("%s: cost the session", name)
+		}
+		_ = session.Close()
+	}
+	if _, err := Call(t.Context(), us.Server, echo, To{}, &ping{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func mem() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
+func TestASilentConnectionIsClosed(t *testing.T) {
+	us := newPeer(t, "us")
+	c, err := net.Dial("tcp", us.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("%v, want the far end to hang up", err)
+	}
+}
+
+func TestAServerCallsTheNodeThatDialledIt(t *testing.T) {
+	us := newPeer(t, "us")
+	sessions := make(chan *Session, 1)
+	hello := method.Method[ping, ping]{Spec: method.Spec{Name: "Test.Hello", Place: method.AtServer}}
+	Handle(us.Server, hello, func(_ context.Context, c *Inbound, q *ping) (*ping, error) {
+		sessions <- c.Session
+		return q, nil
+	})
+	node := NewClient(ClientConfig{Region: "us", Limits: testLimits})
+	defer func() { _ = node.Shutdown(context.Background()) }()
+	tail := method.Method[ping, ping]{Spec: method.Spec{Name: method.NodeLogs.Name, Place: method.AtNode, Stream: true}}
+	HandleStream(node.Server, tail, func(_ context.Context, _ *Inbound, q *ping, send func(*ping) error) error {
+		return send(&ping{q.N * 2})
+	})
+	node.SetServers([]string{us.addr})
+	if _, err := Call(t.Context(), node, hello, To{}, &ping{}); err != nil {
+		t.Fatal(err)
+	}
+	session := <-sessions
+	x, err := us.over(t.Context(), session, time.Second, &Envelope{Method: tail.Name}, tail.Spec, []byte{0x81, 0xa1, 'N', 21})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	b, err := x.body(t.Context())
+	var r ping
+	if err != nil || wire.Decode(b, &r) != nil || r.N != 42 {
+		t.Errorf("%+v %v", r, err)
+	}
+}
+
+func TestAClientWithoutServersUsesTheDirectory(t *testing.T) {
+	eu := newPeer(t, "eu")
+	c := NewClient(ClientConfig{Region: "us", Limits: testLimits, Directory: func(region string) []string {
+		return map[string][]string{"eu": {eu.addr}}[region]
+	}})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{deadAddr(t)})
+	if r, err := Call(t.Context(), c, echo, To{Region: "eu"}, &ping{1}); err != nil || r.N != 1 {
+		t.Errorf("%+v %v", r, err)
+	}
+	if _, err := Call(t.Context(), c, echo, To{}, &ping{1}); model.KindOf(err) != model.KindUnreachable {
+		t.Errorf("own region: %v", err)
+	}
+}
+
+func TestShutdownEndsWhatIsUnderWay(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["eu"] = []string{eu.addr}
+	done := make(chan error, 1)
+	go func() {
+		_, err := Call(context.Background(), us.Server, block, To{Region: "eu"}, &ping{})
+		done <- err
+	}()
+	<-eu.entered
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := eu.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil {
+		t.Error("the caller has an answer from a server that was stopped")
+	}
+}
+
+func TestAPanicIsAnError(t *testing.T) {
+	us := newPeer(t, "us")
+	m := method.Method[ping, ping]{Spec: method.Spec{Name: "Test.Panic"}}
+	Handle(us.Server, m, func(context.Context, *Inbound, *ping) (*ping, error) { panic("boom") })
+	if _, err := Call(t.Context(), us.Server, m, To{}, &ping{}); model.KindOf(err) != model.KindInternal || err == nil {
+		t.Errorf("%v", err)
+	}
+}
+
+func FuzzReceive(f *testing.F) {
+	env, _ := wire.Encode(&Envelope{Method: "Test.Echo"})
+	f.Add(append([]byte{0, 0, 0, byte(len(env)), frameEnvelope}, env...))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, frameBody})
+	limits := testLimits.withDefaults()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		kind, payload, err := readFrame(strings.NewReader(string(b)), &limits)
+		if err != nil {
+			return
+		}
+		if len(payload) > len(b) {
+			t.Fatalf("%d bytes out of %d", len(payload), len(b))
+		}
+		if kind == frameEnvelope {
+			_ = wire.Decode(payload, new(Envelope))
+		}
+	})
+}
+
+func BenchmarkCall(b *testing.B) {
+	us, eu := newPeer(b, "us"), newPeer(b, "eu")
+	us.router.to["eu"] = []string{eu.addr}
+	cl := NewClient(ClientConfig{Region: "us", Limits: testLimits})
+	defer func() { _ = cl.Shutdown(context.Background()) }()
+	cl.SetServers([]string{us.addr})
+	for _, c := range []struct {
+		name   string
+		caller Caller
+		region string
+	}{{"in process", us.Server, "us"}, {"one hop", cl, "us"}, {"two hops", cl, "eu"}} {
+		for _, callers := range []int{1, 16, 64} {
+			b.Run(fmt.Sprintf("%s/callers=%d", c.name, callers), func(b *testing.B) {
+				b.SetParallelism(max(1, callers/runtime.GOMAXPROCS(0)))
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						if _, err := Call(context.Background(), c.caller, echo, To{Region: c.region}, &ping{1}); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
+			})
+		}
+	}
+}

@@ -1,0 +1,489 @@
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-metrics"
+	"github.com/hashicorp/yamux"
+
+	"atoll/internal/wire"
+	"atoll/model"
+	"atoll/model/method"
+)
+
+// ServerConfig wires a server.
+type ServerConfig struct {
+	Router  Router
+	Dial    DialFunc
+	Limits  Limits
+	Log     hclog.Logger
+	Metrics *metrics.Metrics // nil measures nothing
+}
+
+// Server serves calls and carries them on. It is the Caller of a server's own
+// process: calls that belong here go straight to their handler.
+type Server struct {
+	dispatcher
+	log      hclog.Logger
+	metrics  *metrics.Metrics
+	handlers map[string]*handler
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	calls  atomic.Int64
+
+	mu       sync.Mutex // guards sessions
+	sessions map[*Session]struct{}
+}
+
+// handler is a bound method.
+type handler struct {
+	spec method.Spec
+	// decode makes the request of a body; unary and stream serve it.
+	decode func(body []byte) (any, error)
+	unary  func(ctx context.Context, c *Inbound, req any) (any, error)
+	stream func(ctx context.Context, c *Inbound, req any, send func(any) error) error
+}
+
+// Inbound is what a handler knows of its call beside the request.
+type Inbound struct {
+	Envelope *Envelope
+	// Session is what the call came by; nil when it came from this process.
+	Session *Session
+}
+
+// NewServer returns a server without handlers; Handle and HandleStream bind
+// them before it serves.
+func NewServer(cfg ServerConfig) *Server {
+	if cfg.Log == nil {
+		cfg.Log = hclog.NewNullLogger()
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = DialTCP
+	}
+	s := &Server{
+		log: cfg.Log.Named("rpc"), metrics: cfg.Metrics,
+		handlers: make(map[string]*handler), sessions: make(map[*Session]struct{}),
+	}
+	s.limits, s.router = cfg.Limits.withDefaults(), cfg.Router
+	s.pool = NewPool(cfg.Dial, s.log)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// SetRouter sets the router, before the server serves: router and server need
+// each other.
+func (s *Server) SetRouter(r Router) { s.router = r }
+
+// Pool is the server's pool of sessions to other agents.
+func (s *Server) Pool() *Pool { return s.pool }
+
+// Handle binds a method with one reply. Requests must be treated as read-only:
+// in-process callers pass their own. Binding a method twice panics.
+func Handle[Q, R any](s *Server, m method.Method[Q, R], h func(ctx context.Context, c *Inbound, req *Q) (*R, error)) {
+	s.bind(&handler{
+		spec: m.Spec, decode: decodeTo[Q],
+		unary: func(ctx context.Context, c *Inbound, req any) (any, error) {
+			r, err := h(ctx, c, req.(*Q))
+			if err != nil {
+				return nil, err
+			}
+			return r, nil
+		},
+	})
+}
+
+// HandleStream binds a method with any number of replies, which h passes to
+// send.
+func HandleStream[Q, R any](s *Server, m method.Method[Q, R], h func(ctx context.Context, c *Inbound, req *Q, send func(*R) error) error) {
+	s.bind(&handler{
+		spec: m.Spec, decode: decodeTo[Q],
+		stream: func(ctx context.Context, c *Inbound, req any, send func(any) error) error {
+			return h(ctx, c, req.(*Q), func(r *R) error { return send(r) })
+		},
+	})
+}
+
+func (s *Server) bind(h *handler) {
+	if _, twice := s.handlers[h.spec.Name]; twice {
+		panic("rpc: method " + h.spec.Name + " is bound twice")
+	}
+	s.handlers[h.spec.Name] = h
+}
+
+func decodeTo[Q any](body []byte) (any, error) {
+	q := new(Q)
+	if err := wire.Decode(body, q); err != nil {
+		return nil, model.Errorf(model.KindInvalid, "cannot read the request: %w", err)
+	}
+	return q, nil
+}
+
+func encodeEnvelope(env *Envelope) ([]byte, error) { return wire.Encode(env) }
+
+// newRequestID is 16 random bytes in hex.
+func newRequestID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// ServeConn serves the calls of a connection until it ends or ctx does.
+func (s *Server) ServeConn(ctx context.Context, conn net.Conn) {
+	mux, err := yamux.Server(conn, yamuxConfig(s.log))
+	if err != nil {
+		_ = conn.Close()
+		return
+	}
+	session := &Session{mux}
+	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
+	defer stop()
+	s.ServeSession(session)
+}
+
+// ServeSession serves the calls that the far end makes on a session, until it
+// ends.
+func (s *Server) ServeSession(session *Session) {
+	s.mu.Lock()
+	if s.ctx.Err() != nil {
+		s.mu.Unlock()
+		_ = session.Close()
+		return
+	}
+	s.sessions[session] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	var streams sync.WaitGroup
+	defer func() {
+		_ = session.Close()
+		streams.Wait()
+		s.mu.Lock()
+		delete(s.sessions, session)
+		s.mu.Unlock()
+		s.wg.Done()
+	}()
+	for {
+		stream, err := session.mux.AcceptStream()
+		if err != nil {
+			return
+		}
+		if s.calls.Add(1) > int64(s.limits.MaxCalls) {
+			s.calls.Add(-1)
+			_ = writeFrames(stream, errorFrame(model.Errorf(model.KindBusy, "this agent serves %d calls already; try again", s.limits.MaxCalls)))
+			_ = stream.Close()
+			continue
+		}
+		streams.Go(func() {
+			defer s.calls.Add(-1)
+			s.serveStream(session, stream)
+		})
+	}
+}
+
+// Shutdown cancels every call, closes every session and waits for their
+// goroutines, until ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.cancel()
+	for session := range s.sessions {
+		_ = session.Close()
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		s.pool.Close()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("cannot stop rpc: calls are still being served: %w", ctx.Err())
+	}
+}
+
+// serveStream serves one call that came over the wire.
+func (s *Server) serveStream(session *Session, stream *yamux.Stream) {
+	defer stream.Close()
+	in := &incoming{stream: stream, limits: &s.limits}
+	_ = stream.SetReadDeadline(time.Now().Add(s.limits.Handshake))
+	env, body, err := in.receive()
+	if err != nil {
+		if errors.Is(err, errFrame) {
+			_ = in.write(errorFrame(model.Errorf(model.KindInvalid, "cannot read the call: %w", err)))
+		}
+		return
+	}
+	_ = stream.SetReadDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	if env.Timeout > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, env.Timeout)
+		defer stop()
+	}
+	// Only a call that takes its time costs the goroutines that keep its
+	// caller company.
+	keeper := in.keepAfter(s.limits.Alive, cancel)
+	err = s.serve(ctx, session, env, body, in)
+	keeper()
+	if err != nil {
+		_ = in.write(errorFrame(err))
+	}
+	_ = in.write(frame{kind: frameEnd})
+}
+
+func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, body []byte, in *incoming) error {
+	h, dec, err := s.route(ctx, env)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	defer func() { s.measure(h, dec, err, start) }()
+	if !dec.Local {
+		err = s.splice(ctx, h, dec, env, body, in)
+		return err
+	}
+	var req any
+	if req, err = h.decode(body); err != nil {
+		return err
+	}
+	call := &Inbound{Envelope: env, Session: session}
+	send := func(v any) error {
+		b, err := wire.Encode(v)
+		if err != nil {
+			return err
+		}
+		if len(b) > s.limits.MaxBody {
+			return model.Errorf(model.KindTooLarge, "the answer of %d bytes is over the limit of %d; ask for less", len(b), s.limits.MaxBody)
+		}
+		return in.write(frame{frameBody, b})
+	}
+	if h.stream != nil {
+		err = s.guard(h, func() error { return h.stream(ctx, call, req, send) })
+		return err
+	}
+	var reply any
+	err = s.guard(h, func() (err error) { reply, err = h.unary(ctx, call, req); return err })
+	if err != nil {
+		return err
+	}
+	err = send(reply)
+	return err
+}
+
+// guard turns a handler's panic into an error of its call.
+func (s *Server) guard(h *handler, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("a handler panicked", "method", h.spec.Name, "panic", p, "stack", hclog.Stacktrace())
+			err = model.Errorf(model.KindInternal, "%s failed within the server; its log says why", h.spec.Name)
+		}
+	}()
+	return f()
+}
+
+// route finds a call's handler and where it belongs.
+func (s *Server) route(ctx context.Context, env *Envelope) (*handler, Decision, error) {
+	h := s.handlers[env.Method]
+	if h == nil {
+		// A method that is served by nodes only is still carried to them.
+		spec, known := method.Lookup(env.Method)
+		if !known {
+			return nil, Decision{}, model.Errorf(model.KindUnsupported, "the method %q is not known to this version", env.Method)
+		}
+		h = &handler{spec: spec}
+	}
+	dec, err := s.router.Route(ctx, env, h.spec)
+	if err != nil {
+		return nil, Decision{}, err
+	}
+	if dec.Local && h.decode == nil {
+		return nil, Decision{}, model.Errorf(model.KindUnsupported, "the method %q is not served by this agent", env.Method)
+	}
+	return h, dec, nil
+}
+
+// splice passes the frames of a call on, undecoded.
+func (s *Server) splice(ctx context.Context, h *handler, dec Decision, env *Envelope, body []byte, in *incoming) error {
+	x, err := s.forward(ctx, h.spec, dec, env, body)
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	for {
+		f, err := x.next(ctx, true)
+		if err != nil {
+			return err
+		}
+		if f.kind == frameEnd {
+			return nil
+		}
+		if f.kind == frameError {
+			return decodeError(f.payload)
+		}
+		if err := in.write(f); err != nil {
+			return err
+		}
+	}
+}
+
+// forward sends a call on towards its place. When its region's leader turns
+// out not to be one, the road is asked for again, until the call's time ends.
+func (s *Server) forward(ctx context.Context, spec method.Spec, dec Decision, env *Envelope, body []byte) (*exchange, error) {
+	own := s.router.Region()
+	for {
+		target := dec.Region
+		if dec.Session != nil {
+			target = own
+		}
+		next, err := env.forward(own, target, remaining(ctx))
+		if err != nil {
+			return nil, err
+		}
+		x, err := s.send(ctx, dec, next, spec, body)
+		if err != nil {
+			return nil, err
+		}
+		if x.first.kind != frameError || target != own || env.Forwarded {
+			return x, nil
+		}
+		refusal := decodeError(x.first.payload)
+		if model.KindOf(refusal) != model.KindNoLeader {
+			return x, nil
+		}
+		x.Close()
+		select {
+		case <-ctx.Done():
+			return nil, refusal
+		case <-time.After(50 * time.Millisecond):
+		}
+		if dec, err = s.router.Route(ctx, env, spec); err != nil {
+			return nil, err
+		}
+		if dec.Local {
+			return nil, refusal
+		}
+	}
+}
+
+// remaining is the time that ctx has, 0 when it has no end.
+func remaining(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return max(time.Until(deadline), time.Millisecond)
+}
+
+func (s *Server) measure(h *handler, dec Decision, err error, start time.Time) {
+	if s.metrics == nil {
+		return
+	}
+	labels := []metrics.Label{{Name: "method", Value: h.spec.Name}}
+	if !dec.Local {
+		labels = append(labels, metrics.Label{Name: "region", Value: dec.Region})
+		s.metrics.IncrCounterWithLabels([]string{"rpc", "forwarded"}, 1, labels)
+	}
+	if err != nil {
+		s.metrics.IncrCounterWithLabels([]string{"rpc", "errors"}, 1, append(labels, metrics.Label{Name: "kind", Value: model.KindOf(err).String()}))
+	}
+	s.metrics.MeasureSinceWithLabels([]string{"rpc", "call"}, start, labels)
+}
+
+// incoming is the server's side of a stream. Its writes are serialised, since
+// signs of life come from another goroutine.
+type incoming struct {
+	stream *yamux.Stream
+	limits *Limits
+	mu     sync.Mutex // serialises writes
+}
+
+func (in *incoming) receive() (*Envelope, []byte, error) {
+	kind, payload, err := readFrame(in.stream, in.limits)
+	if err != nil {
+		return nil, nil, err
+	}
+	if kind != frameEnvelope {
+		return nil, nil, fmt.Errorf("%w: a call begins with its envelope", errFrame)
+	}
+	env := new(Envelope)
+	if err := wire.Decode(payload, env); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errFrame, err)
+	}
+	kind, payload, err = readFrame(in.stream, in.limits)
+	if err != nil {
+		return nil, nil, err
+	}
+	if kind != frameBody {
+		return nil, nil, fmt.Errorf("%w: an envelope is followed by its body", errFrame)
+	}
+	return env, payload, nil
+}
+
+func (in *incoming) write(f frame) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	_ = in.stream.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	return writeFrames(in.stream, f)
+}
+
+// keepAfter sends signs of life once a call has lasted for a while, and cancels
+// it when its caller goes away. The returned function ends that and waits.
+func (in *incoming) keepAfter(every time.Duration, cancel context.CancelFunc) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	stopped := false
+	timer := time.AfterFunc(every, func() {
+		mu.Lock()
+		if stopped {
+			mu.Unlock()
+			return
+		}
+		wg.Add(2)
+		mu.Unlock()
+		go func() {
+			defer wg.Done()
+			// Nothing follows the body: whatever ends this read is the
+			// caller going away, or stop.
+			var b [1]byte
+			_, _ = in.stream.Read(b[:])
+			cancel()
+		}()
+		defer wg.Done()
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			if in.write(frame{kind: frameAlive}) != nil {
+				cancel()
+				return
+			}
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		stopped = true
+		mu.Unlock()
+		close(done)
+		_ = in.stream.SetReadDeadline(time.Now())
+		wg.Wait()
+	}
+}
