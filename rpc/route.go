@@ -88,6 +88,10 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 		start := time.Now()
 		x, err := d.attempt(ctx, addr, wait, env, spec, body)
 		if ctx.Err() != nil && err != nil {
+			// A caller in a hurry still learned that this server is slow.
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(start) > d.limits.Silence/4 {
+				d.router.Report(dec.Region, addr, err, time.Since(start))
+			}
 			return nil, d.interrupted(ctx, env, spec, err)
 		}
 		d.router.Report(dec.Region, addr, err, time.Since(start))

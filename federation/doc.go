@@ -1,0 +1,12 @@
+// Package federation joins the regions: gossip among all servers of all of them,
+// a directory of who is where, the decision where a call goes, and questions to
+// many regions at once that say what each region's part is worth.
+//
+// Gossip orders candidates; it refuses nothing. Only calls and probes of our own
+// make a region fail fast, and they make it live again: a region whose calls
+// fail answers at once from then on and is probed in the background until it
+// answers. Ages are by this agent's clock, from when it asked.
+//
+// Gossip.Run and Directory.Run are the package's goroutines; everything else
+// may be called by any number of them. The package writes no Raft.
+package federation

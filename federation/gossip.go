@@ -1,0 +1,309 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/serf/coordinate"
+	"github.com/hashicorp/serf/serf"
+
+	"atoll/internal/backoff"
+	"atoll/model"
+)
+
+// Protocol is the version of what servers say to each other; a server whose
+// range does not include ours is not used.
+const Protocol = 1
+
+// Tags of a gossip member. Other values of role are other programs.
+const (
+	tagRole   = "role"
+	tagRegion = "region"
+	tagDC     = "dc"
+	tagID     = "id"
+	tagRPC    = "rpc_addr"
+	tagPort   = "port" // Nomad's tools compare the leader with Addr and this
+	tagExpect = "expect"
+	tagCell   = "cell"
+	tagBuild  = "build"
+	tagProto  = "vsn"
+	tagMin    = "vsn_min"
+	tagMax    = "vsn_max"
+
+	roleServer = "atoll-server"
+)
+
+// GossipConfig says who we are in the pool.
+type GossipConfig struct {
+	// Name is the server's; its member name is name.region.
+	Name, Region, Datacenter string
+	// ID is the server's Raft id.
+	ID string
+	// Bind is host:port to listen on, Advertise what others are told, RPC
+	// the server's RPC address as others reach it.
+	Bind, Advertise, RPC string
+	Expect               int
+	Build                string
+	// DataDir keeps the members last seen, to rejoin them after a restart;
+	// "" keeps none.
+	DataDir string
+	Log     hclog.Logger
+	// Notify is called after each change of the pool, from one goroutine.
+	Notify func()
+}
+
+// Peer is a server, as it says of itself by gossip.
+type Peer struct {
+	Name, Region, Datacenter string
+	ID                       string
+	RPC                      string
+	Expect                   int
+	Cell                     string
+	Build                    string
+	// Alive is what gossip believes; Left says that it went on purpose.
+	Alive, Left bool
+	// RTT is the estimate of the round trip from here, 0 when there is none.
+	RTT time.Duration
+}
+
+// Gossip is this server's membership of the pool of all servers of all
+// regions. NewGossip joins nobody; Run and then RetryJoin do.
+type Gossip struct {
+	cfg    GossipConfig
+	serf   *serf.Serf
+	events chan serf.Event
+
+	mu   sync.Mutex // guards tags
+	tags map[string]string
+}
+
+// NewGossip starts to listen.
+//
+// The timings are chosen so that a region that fell silent on a LAN-like WAN is
+// held lost within five seconds: a probe each second, given half a second and
+// three helpers, and a suspicion of 3·log10(n+1) seconds at the most, which for
+// nine servers is three.
+func NewGossip(cfg GossipConfig) (*Gossip, error) {
+	if cfg.Log == nil {
+		cfg.Log = hclog.NewNullLogger()
+	}
+	g := &Gossip{cfg: cfg, events: make(chan serf.Event, 256)}
+	host, port, err := splitAddr(cfg.Bind)
+	if err != nil {
+		return nil, err
+	}
+	advHost, advPort, err := splitAddr(cfg.Advertise)
+	if err != nil {
+		return nil, err
+	}
+	_, rpcPort, err := splitAddr(cfg.RPC)
+	if err != nil {
+		return nil, err
+	}
+	logger := cfg.Log.Named("serf").StandardLogger(&hclog.StandardLoggerOptions{InferLevels: true})
+	c := serf.DefaultConfig()
+	c.NodeName = cfg.Name + "." + cfg.Region
+	c.EventCh = g.events
+	c.Logger = logger
+	c.EnableNameConflictResolution = false
+	c.RejoinAfterLeave = true
+	c.LeavePropagateDelay = 250 * time.Millisecond
+	c.BroadcastTimeout = time.Second
+	// A lost server is remembered, and tried again, for days.
+	c.ReconnectTimeout = 72 * time.Hour
+	c.ReconnectInterval = 2 * time.Second
+	c.QueueDepthWarning = 4096
+	if cfg.DataDir != "" {
+		c.SnapshotPath = filepath.Join(cfg.DataDir, "serf.snapshot")
+	}
+	m := memberlist.DefaultWANConfig()
+	m.BindAddr, m.BindPort = host, port
+	m.AdvertiseAddr, m.AdvertisePort = advHost, advPort
+	m.Logger = logger
+	m.ProbeInterval, m.ProbeTimeout = time.Second, 500*time.Millisecond
+	m.SuspicionMult, m.SuspicionMaxTimeoutMult = 3, 2
+	m.GossipInterval, m.GossipNodes = 200*time.Millisecond, 4
+	m.GossipToTheDeadTime = 60 * time.Second
+	m.TCPTimeout = 3 * time.Second
+	m.PushPullInterval = 15 * time.Second
+	c.MemberlistConfig = m
+	g.tags = map[string]string{
+		tagRole: roleServer, tagRegion: cfg.Region, tagDC: cfg.Datacenter, tagID: cfg.ID, tagRPC: cfg.RPC,
+		tagPort: strconv.Itoa(rpcPort), tagExpect: strconv.Itoa(cfg.Expect), tagBuild: cfg.Build,
+		tagProto: strconv.Itoa(Protocol), tagMin: strconv.Itoa(Protocol), tagMax: strconv.Itoa(Protocol),
+	}
+	c.Tags = g.tags
+	if g.serf, err = serf.Create(c); err != nil {
+		return nil, fmt.Errorf("cannot start gossip on %s: %w", cfg.Bind, err)
+	}
+	return g, nil
+}
+
+func splitAddr(addr string) (string, int, error) {
+	host, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("cannot use address %q: %w", addr, err)
+	}
+	port, err := strconv.Atoi(p)
+	if err != nil {
+		return "", 0, fmt.Errorf("cannot use address %q: %w", addr, err)
+	}
+	return host, port, nil
+}
+
+// Run tells of changes until ctx ends. It does not leave the pool.
+func (g *Gossip) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.events:
+			// One notice for whatever has piled up.
+			for n := len(g.events); n > 0; n-- {
+				<-g.events
+			}
+			if g.cfg.Notify != nil {
+				g.cfg.Notify()
+			}
+		}
+	}
+}
+
+// Leave tells the others that this server goes on purpose, and waits a moment
+// for that to spread.
+func (g *Gossip) Leave() error { return g.serf.Leave() }
+
+// Close ends gossip without a word, as a crash would, unless Leave was called.
+func (g *Gossip) Close() error {
+	err := g.serf.Shutdown()
+	<-g.serf.ShutdownCh()
+	return err
+}
+
+// Join contacts servers by their gossip addresses and returns how many
+// answered.
+func (g *Gossip) Join(addrs []string) (int, error) {
+	n, err := g.serf.Join(addrs, true)
+	if n == 0 && err != nil {
+		return 0, &model.Error{Kind: model.KindUnreachable, Message: fmt.Sprintf("cannot join any of %q: %v", addrs, err)}
+	}
+	return n, nil
+}
+
+// RetryJoin joins servers, trying for ever, and again whenever this server is
+// alone in the pool, until ctx ends. A longest wait of max gives up nothing.
+func (g *Gossip) RetryJoin(ctx context.Context, addrs []string, max time.Duration) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	wait := backoff.Policy{Min: 200 * time.Millisecond, Max: max}
+	for n := 0; ; n++ {
+		if g.serf.Memberlist().NumMembers() <= 1 || n == 0 {
+			joined, err := g.Join(addrs)
+			switch {
+			case joined > 0:
+				g.cfg.Log.Info("joined", "servers", joined)
+				n = 0
+			case ctx.Err() == nil && n%10 == 0:
+				g.cfg.Log.Warn("cannot join yet; trying on", "error", err)
+			}
+		}
+		if !wait.Sleep(ctx, n) {
+			return nil
+		}
+	}
+}
+
+// SetCell gossips the identity of our cell.
+func (g *Gossip) SetCell(id string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.tags[tagCell] == id {
+		return nil
+	}
+	next := make(map[string]string, len(g.tags)+1)
+	for k, v := range g.tags {
+		next[k] = v
+	}
+	next[tagCell] = id
+	if err := g.serf.SetTags(next); err != nil {
+		return fmt.Errorf("cannot gossip the cell's identity: %w", err)
+	}
+	g.tags = next
+	return nil
+}
+
+// ForceLeave declares a failed member gone on purpose.
+func (g *Gossip) ForceLeave(name string) error { return g.serf.RemoveFailedNode(name) }
+
+// Peers returns the servers of all regions, ourselves included. Members that
+// are no servers of ours, or that speak another protocol, are left out, with
+// the reason for each.
+func (g *Gossip) Peers() (peers []Peer, refused map[string]error) {
+	here, _ := g.serf.GetCoordinate()
+	refused = make(map[string]error)
+	for _, m := range g.serf.Members() {
+		p, err := peerOf(m)
+		if err != nil {
+			refused[m.Name] = err
+			continue
+		}
+		if there, ok := g.serf.GetCachedCoordinate(m.Name); ok && here != nil {
+			p.RTT = roundTrip(here, there)
+		}
+		peers = append(peers, p)
+	}
+	return peers, refused
+}
+
+func roundTrip(a, b *coordinate.Coordinate) time.Duration {
+	if !a.IsCompatibleWith(b) {
+		return 0
+	}
+	return a.DistanceTo(b)
+}
+
+func peerOf(m serf.Member) (Peer, error) {
+	t := m.Tags
+	if t[tagRole] != roleServer {
+		return Peer{}, fmt.Errorf("its role is %q, not %q", t[tagRole], roleServer)
+	}
+	lo, err1 := strconv.Atoi(t[tagMin])
+	hi, err2 := strconv.Atoi(t[tagMax])
+	if errors.Join(err1, err2) != nil || lo > Protocol || hi < Protocol {
+		return Peer{}, fmt.Errorf("it speaks protocols %s to %s, and this server speaks %d", t[tagMin], t[tagMax], Protocol)
+	}
+	if t[tagRegion] == "" || t[tagID] == "" {
+		return Peer{}, errors.New("it names no region or no id")
+	}
+	if _, _, err := splitAddr(t[tagRPC]); err != nil {
+		return Peer{}, err
+	}
+	expect, _ := strconv.Atoi(t[tagExpect])
+	return Peer{
+		Name: m.Name, Region: t[tagRegion], Datacenter: t[tagDC], ID: t[tagID], RPC: t[tagRPC], Expect: expect,
+		Cell: t[tagCell], Build: t[tagBuild], Alive: m.Status == serf.StatusAlive,
+		Left: m.Status == serf.StatusLeft || m.Status == serf.StatusLeaving,
+	}, nil
+}
+
+// Members returns the pool as Nomad's API shows it.
+func (g *Gossip) Members() []*model.Member {
+	var out []*model.Member
+	for _, m := range g.serf.Members() {
+		out = append(out, &model.Member{
+			Name: m.Name, Addr: m.Addr.String(), Port: m.Port, Tags: m.Tags, Status: m.Status.String(),
+			ProtocolMin: m.ProtocolMin, ProtocolMax: m.ProtocolMax, ProtocolCur: m.ProtocolCur,
+			DelegateMin: m.DelegateMin, DelegateMax: m.DelegateMax, DelegateCur: m.DelegateCur,
+		})
+	}
+	return out
+}

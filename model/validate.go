@@ -1,0 +1,394 @@
+package model
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// Bounds of a job; each is far above what people write and below what would
+// hurt a server.
+const (
+	maxIDLen     = 256
+	maxGroups    = 200
+	maxTasks     = 100
+	maxCount     = 1_000_000
+	maxMetaBytes = 64 << 10
+)
+
+// faults collects what is wrong with a job.
+type faults struct {
+	list        []*Error
+	unsupported int
+}
+
+func (f *faults) add(field, format string, args ...any) {
+	f.list = append(f.list, &Error{Kind: KindInvalid, Field: field, Message: field + ": " + fmt.Sprintf(format, args...)})
+}
+
+func (f *faults) without(field, what string) {
+	f.unsupported++
+	f.list = append(f.list, &Error{Kind: KindUnsupported, Field: field, Message: field + ": " + what + " is not supported by this version of Atoll; remove it"})
+}
+
+func (f *faults) err(id string) error {
+	if len(f.list) == 0 {
+		return nil
+	}
+	e := &Error{Kind: KindInvalid, Field: f.list[0].Field}
+	if f.unsupported == len(f.list) {
+		e.Kind = KindUnsupported
+	}
+	var lines []string
+	for _, p := range f.list {
+		lines = append(lines, p.Message)
+	}
+	e.Message = fmt.Sprintf("cannot accept job %q: %s", id, strings.Join(lines, "; "))
+	return e
+}
+
+// Validate says what is wrong with a canonical job: every fault with its field,
+// its value and the remedy, in one error of kind Invalid, or Unsupported when
+// that is all that is wrong. Warnings are sentences about what has no effect.
+func (j *Job) Validate() (warnings []string, err error) {
+	f := &faults{}
+	checkID(f, "job.id", j.ID)
+	if j.Priority < JobMinPriority || j.Priority > JobMaxPriority {
+		f.add("job.priority", "%d is not from %d to %d", j.Priority, JobMinPriority, JobMaxPriority)
+	}
+	switch j.Type {
+	case JobTypeService, JobTypeBatch:
+	case JobTypeSystem, JobTypeSysBatch:
+		f.without("job.type", fmt.Sprintf("the type %q", j.Type))
+	default:
+		f.add("job.type", "%q is none of service, batch, system, sysbatch", j.Type)
+	}
+	for _, dc := range j.Datacenters {
+		if _, err := path.Match(dc, ""); err != nil || dc == "" {
+			f.add("job.datacenters", "%q is no pattern; write a name, or * and ? for parts of it", dc)
+		}
+	}
+	for _, b := range []struct {
+		name string
+		raw  Opaque
+	}{{"affinity", j.Affinities}, {"spread", j.Spreads}, {"multiregion", j.Multiregion}, {"periodic", j.Periodic}, {"parameterized", j.ParameterizedJob}} {
+		if b.raw != nil {
+			f.without("job."+b.name, "the "+b.name+" block")
+		}
+	}
+	checkConstraints(f, "job", j.Constraints)
+	checkMeta(f, "job.meta", j.Meta)
+	switch {
+	case len(j.TaskGroups) == 0:
+		f.add("job.group", "there is none; a job has at least one group")
+	case len(j.TaskGroups) > maxGroups:
+		f.add("job.group", "%d groups are over the limit of %d", len(j.TaskGroups), maxGroups)
+	}
+	total := 0
+	seen := make(map[string]bool)
+	for i, g := range j.TaskGroups {
+		if g == nil {
+			f.add(fmt.Sprintf("job.group[%d]", i), "it is null")
+			continue
+		}
+		if seen[g.Name] {
+			f.add(fmt.Sprintf("group %q", g.Name), "there are two groups of this name")
+		}
+		seen[g.Name] = true
+		total += max(g.Count, 0)
+		warnings = append(warnings, g.validate(f)...)
+	}
+	if total > maxCount {
+		f.add("group.count", "%d allocations are over the limit of %d for a job", total, maxCount)
+	}
+	return warnings, f.err(j.ID)
+}
+
+func checkID(f *faults, field, id string) {
+	switch {
+	case id == "":
+		f.add(field, "it is empty; give it a name")
+	case len(id) > maxIDLen:
+		f.add(field, "%d bytes are over the limit of %d", len(id), maxIDLen)
+	case strings.IndexFunc(id, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == unicode.ReplacementChar }) >= 0:
+		f.add(field, "%q has spaces or unprintable characters", id)
+	}
+}
+
+// checkName is for names that become parts of file names.
+func checkName(f *faults, field, name string) {
+	checkID(f, field, name)
+	if strings.ContainsAny(name, `/\`) || name == "." || name == ".." {
+		f.add(field, "%q cannot be part of a file name; use letters, digits, dashes, underscores and dots", name)
+	}
+}
+
+func checkMeta(f *faults, field string, meta map[string]string) {
+	size := 0
+	for k, v := range meta {
+		size += len(k) + len(v)
+		if k == "" || strings.ContainsRune(k, 0) || strings.ContainsRune(v, 0) {
+			f.add(field, "the key %q is empty or holds a zero byte", k)
+		}
+	}
+	if size > maxMetaBytes {
+		f.add(field, "%d bytes are over the limit of %d", size, maxMetaBytes)
+	}
+}
+
+func (g *TaskGroup) validate(f *faults) (warnings []string) {
+	at := fmt.Sprintf("group %q", g.Name)
+	checkName(f, at+".name", g.Name)
+	if g.Count < 0 {
+		f.add(at+".count", "%d is negative; give 0 or more", g.Count)
+	}
+	for _, b := range []struct {
+		name string
+		raw  Opaque
+	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"disconnect", g.Disconnect}, {"scaling", g.Scaling}} {
+		if b.raw != nil {
+			f.without(at+"."+b.name, "the "+b.name+" block")
+		}
+	}
+	if nonZero(g.MaxRunDuration) {
+		f.without(at+".max_run_duration", "it")
+	}
+	for _, b := range []struct {
+		name string
+		raw  Opaque
+	}{{"stop_after_client_disconnect", g.StopAfterClientDisconnect}, {"max_client_disconnect", g.MaxClientDisconnect}, {"prevent_reschedule_on_lost", g.PreventRescheduleOnLost}} {
+		if nonZero(b.raw) {
+			warnings = append(warnings, at+": "+b.name+" is an old form without effect")
+		}
+	}
+	checkConstraints(f, at, g.Constraints)
+	checkMeta(f, at+".meta", g.Meta)
+	checkRestart(f, at+".restart", g.RestartPolicy)
+	checkReschedule(f, at+".reschedule", g.ReschedulePolicy)
+	if g.EphemeralDisk != nil && g.EphemeralDisk.SizeMB < 0 {
+		f.add(at+".ephemeral_disk.size", "%d MB is negative", g.EphemeralDisk.SizeMB)
+	}
+	if g.ShutdownDelay < 0 {
+		f.add(at+".shutdown_delay", "%s is negative", g.ShutdownDelay)
+	}
+	if u := g.Update; u != nil && (u.Canary > 0 || u.AutoRevert || u.AutoPromote) {
+		warnings = append(warnings, at+": this version replaces all allocations at once; canary, auto_revert and auto_promote have no effect")
+	}
+	if len(g.Services) > 0 {
+		warnings = append(warnings, at+": services are kept with the job, and this version registers them nowhere")
+	}
+	ports := make(map[string]bool)
+	checkNetworks(f, at+".network", g.Networks, ports)
+	switch {
+	case len(g.Tasks) == 0:
+		f.add(at+".task", "there is none; a group has at least one task")
+	case len(g.Tasks) > maxTasks:
+		f.add(at+".task", "%d tasks are over the limit of %d", len(g.Tasks), maxTasks)
+	}
+	seen := make(map[string]bool)
+	leaders, logsMB := 0, 0
+	for i, t := range g.Tasks {
+		if t == nil {
+			f.add(fmt.Sprintf("%s.task[%d]", at, i), "it is null")
+			continue
+		}
+		if seen[t.Name] {
+			f.add(fmt.Sprintf("%s > task %q", at, t.Name), "there are two tasks of this name")
+		}
+		seen[t.Name] = true
+		if t.Leader {
+			leaders++
+		}
+		if t.LogConfig != nil && !t.LogConfig.Disabled {
+			logsMB += t.LogConfig.MaxFiles * t.LogConfig.MaxFileSizeMB
+		}
+		warnings = append(warnings, t.validate(f, at)...)
+	}
+	if leaders > 1 {
+		f.add(at+".task.leader", "%d tasks are leaders; at most one can be", leaders)
+	}
+	if g.EphemeralDisk != nil && logsMB > g.EphemeralDisk.SizeMB {
+		f.add(at+".ephemeral_disk.size", "%d MB cannot hold the %d MB that the logs of its tasks may grow to; raise it or lower logs.max_files", g.EphemeralDisk.SizeMB, logsMB)
+	}
+	return warnings
+}
+
+func nonZero(o Opaque) bool {
+	return o != nil && !bytes.Equal(o, []byte("0")) && !bytes.Equal(o, []byte("false"))
+}
+
+var signalName = regexp.MustCompile(`^(SIG)?[A-Z0-9+]+$`)
+
+func (t *Task) validate(f *faults, group string) (warnings []string) {
+	at := fmt.Sprintf("%s > task %q", group, t.Name)
+	checkName(f, at+".name", t.Name)
+	if t.Driver == "" {
+		f.add(at+".driver", "it is empty; name one, such as \"docker\" or \"raw_exec\"")
+	}
+	for _, b := range []struct {
+		name string
+		raw  Opaque
+	}{
+		{"affinity", t.Affinities}, {"lifecycle", t.Lifecycle}, {"artifact", t.Artifacts}, {"vault", t.Vault}, {"template", t.Templates},
+		{"dispatch_payload", t.DispatchPayload}, {"volume_mount", t.VolumeMounts}, {"csi_plugin", t.CSIPluginConfig},
+		{"scaling", t.ScalingPolicies}, {"secret", t.Secrets}, {"action", t.Actions}, {"schedule", t.Schedule}, {"identity", t.Identities},
+	} {
+		if b.raw != nil {
+			f.without(at+"."+b.name, "the "+b.name+" block")
+		}
+	}
+	checkConstraints(f, at, t.Constraints)
+	checkMeta(f, at+".meta", t.Meta)
+	checkMeta(f, at+".env", t.Env)
+	checkRestart(f, at+".restart", t.RestartPolicy)
+	if t.KillTimeout < 0 {
+		f.add(at+".kill_timeout", "%s is negative", t.KillTimeout)
+	}
+	if t.ShutdownDelay < 0 {
+		f.add(at+".shutdown_delay", "%s is negative", t.ShutdownDelay)
+	}
+	if t.KillSignal != "" && !signalName.MatchString(t.KillSignal) {
+		f.add(at+".kill_signal", "%q is no signal; write one such as SIGTERM", t.KillSignal)
+	}
+	if l := t.LogConfig; l != nil && !l.Disabled && (l.MaxFiles < 1 || l.MaxFileSizeMB < 1) {
+		f.add(at+".logs", "%d files of %d MB: both must be at least 1", l.MaxFiles, l.MaxFileSizeMB)
+	}
+	if len(t.Services) > 0 {
+		warnings = append(warnings, at+": services are kept with the job, and this version registers them nowhere")
+	}
+	r := t.Resources
+	if r == nil {
+		f.add(at+".resources", "they are missing")
+		return warnings
+	}
+	if r.CPU < 1 {
+		f.add(at+".resources.cpu", "%d is below 1; give MHz", r.CPU)
+	}
+	if r.MemoryMB < 1 {
+		f.add(at+".resources.memory", "%d is below 1; give MB", r.MemoryMB)
+	}
+	if r.MemoryMaxMB < 0 || r.MemoryMaxMB > 0 && r.MemoryMaxMB < r.MemoryMB {
+		f.add(at+".resources.memory_max", "%d MB is below memory, %d MB", r.MemoryMaxMB, r.MemoryMB)
+	}
+	if r.Cores != 0 {
+		f.without(at+".resources.cores", "it")
+	}
+	for _, b := range []struct {
+		name string
+		raw  Opaque
+	}{{"device", r.Devices}, {"numa", r.NUMA}} {
+		if b.raw != nil {
+			f.without(at+".resources."+b.name, "the "+b.name+" block")
+		}
+	}
+	if len(r.Networks) > 0 {
+		warnings = append(warnings, at+": a network within resources is an old form; write it in the group")
+		checkNetworks(f, at+".resources.network", r.Networks, make(map[string]bool))
+	}
+	return warnings
+}
+
+func checkRestart(f *faults, at string, p *RestartPolicy) {
+	if p == nil {
+		return
+	}
+	if p.Mode != RestartModeFail && p.Mode != RestartModeDelay {
+		f.add(at+".mode", "%q is neither fail nor delay", p.Mode)
+	}
+	if p.Attempts < 0 {
+		f.add(at+".attempts", "%d is negative", p.Attempts)
+	}
+	if p.Delay < 0 {
+		f.add(at+".delay", "%s is negative", p.Delay)
+	}
+	if p.Interval < 0 {
+		f.add(at+".interval", "%s is negative", p.Interval)
+	}
+}
+
+func checkReschedule(f *faults, at string, p *ReschedulePolicy) {
+	if p == nil {
+		return
+	}
+	switch p.DelayFunction {
+	case "constant", "exponential", "fibonacci":
+	default:
+		f.add(at+".delay_function", "%q is none of constant, exponential, fibonacci", p.DelayFunction)
+	}
+	if p.Attempts < 0 || p.Delay < 0 || p.Interval < 0 || p.MaxDelay < 0 {
+		f.add(at, "no number in it may be negative")
+	}
+	if !p.Unlimited && p.Attempts > 0 && p.Interval == 0 {
+		f.add(at+".interval", "%d attempts need an interval to be counted in", p.Attempts)
+	}
+}
+
+func checkConstraints(f *faults, at string, list []*Constraint) {
+	for i, c := range list {
+		field := fmt.Sprintf("%s.constraint[%d]", at, i)
+		if c == nil {
+			f.add(field, "it is null")
+			continue
+		}
+		switch c.Operand {
+		case "", "=", "==", "is", "!=", "not", "<", "<=", ">", ">=", ConstraintSetContains, ConstraintSetContainsAll, ConstraintSetContainsAny,
+			ConstraintIsSet, ConstraintIsNotSet, ConstraintDistinctHosts, ConstraintVersion, ConstraintSemver:
+		case ConstraintRegexp:
+			if _, err := regexp.Compile(c.RTarget); err != nil {
+				f.add(field, "%q is no regular expression: %v", c.RTarget, err)
+			}
+		case ConstraintDistinctProp:
+			f.without(field, "the operator distinct_property")
+		default:
+			f.add(field, "%q is no operator", c.Operand)
+		}
+		if c.LTarget == "" && c.Operand != ConstraintDistinctHosts {
+			f.add(field, "attribute is empty; write one such as \"${attr.kernel.name}\"")
+		}
+	}
+}
+
+func checkNetworks(f *faults, at string, list []*NetworkResource, labels map[string]bool) {
+	if len(list) > 1 {
+		f.add(at, "there are %d; only one is allowed", len(list))
+	}
+	values := make(map[int]string)
+	for _, n := range list {
+		if n == nil {
+			f.add(at, "it is null")
+			continue
+		}
+		if n.Mode != "" && n.Mode != "host" {
+			f.without(at+".mode", fmt.Sprintf("the mode %q", n.Mode))
+		}
+		for _, ports := range [][]Port{n.ReservedPorts, n.DynamicPorts} {
+			for _, p := range ports {
+				field := fmt.Sprintf("%s.port %q", at, p.Label)
+				if p.Label == "" {
+					f.add(field, "it has no label")
+				}
+				if labels[p.Label] {
+					f.add(field, "there are two ports of this label")
+				}
+				labels[p.Label] = true
+				if p.Value < 0 || p.Value > 65535 || p.To < -1 || p.To > 65535 {
+					f.add(field, "static %d, to %d: ports are from 1 to 65535", p.Value, p.To)
+				}
+				if p.HostNetwork != "" && p.HostNetwork != "default" {
+					f.without(field+".host_network", "it")
+				}
+			}
+		}
+		for _, p := range n.ReservedPorts {
+			if p.Value == 0 {
+				f.add(fmt.Sprintf("%s.port %q.static", at, p.Label), "it is 0; give a port from 1 to 65535")
+			} else if other, twice := values[p.Value]; twice && !p.IgnoreCollision {
+				f.add(fmt.Sprintf("%s.port %q.static", at, p.Label), "%d is also port %q", p.Value, other)
+			}
+			values[p.Value] = p.Label
+		}
+	}
+}

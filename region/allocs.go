@@ -1,0 +1,151 @@
+package region
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"atoll/cell/state"
+	"atoll/model"
+	"atoll/model/method"
+	"atoll/rpc"
+)
+
+// allocs serves the Alloc and Eval methods.
+type allocs struct {
+	*reader
+	// nodes calls a node, through whichever server holds its session.
+	nodes rpc.Caller
+}
+
+func (s *allocs) bind(r *rpc.Server) {
+	rpc.Handle(r, method.AllocList, s.list)
+	rpc.Handle(r, method.AllocGet, s.get)
+	rpc.HandleStream(r, method.AllocLogs, s.logs)
+	rpc.Handle(r, method.EvalList, s.evals)
+	rpc.Handle(r, method.EvalGet, s.eval)
+	rpc.Handle(r, method.EvalAllocs, s.evalAllocs)
+}
+
+// allocLister lists rows; full adds what a row may leave out.
+func allocLister(snap *state.Snapshot, full bool) lister[*model.AllocRow, *model.AllocStub] {
+	return lister[*model.AllocRow, *model.AllocStub]{
+		key:    func(r *model.AllocRow) string { return r.ID.String() },
+		stored: func(r *model.AllocRow) any { return snap.View(r) },
+		stub: func(r *model.AllocRow) *model.AllocStub {
+			a := snap.View(r)
+			stub := a.Stub()
+			if full {
+				stub.AllocatedResources = a.AllocatedResources
+			}
+			return stub
+		},
+	}
+}
+
+func (s *allocs) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.AllocListResponse, error) {
+	out := &method.AllocListResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		l := allocLister(snap, req.Full)
+		l.keep = func(r *model.AllocRow) bool { return inNamespace(&req.Query, r.Job().Namespace) }
+		var from model.UUID
+		if !req.Reverse {
+			from, _ = model.ParseUUID(req.NextToken)
+		}
+		var err error
+		out.Allocs, out.NextToken, err = l.page(&req.Query, snap.Allocs(ws, strings.ToLower(req.Prefix), from))
+		return snap.AllocsIndex(), err
+	})
+}
+
+func (s *allocs) get(ctx context.Context, _ *rpc.Inbound, req *method.AllocRequest) (*method.AllocResponse, error) {
+	id, ok := model.ParseUUID(req.AllocID)
+	if !ok {
+		return nil, model.NotFound("allocation", req.AllocID)
+	}
+	out := &method.AllocResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		row := snap.Alloc(ws, id)
+		if row == nil {
+			out.Alloc = nil
+			return snap.AllocsIndex(), nil
+		}
+		out.Alloc = snap.View(row)
+		return row.ModifyIndex, nil
+	})
+}
+
+// logs passes a task's log on from its node.
+func (s *allocs) logs(ctx context.Context, _ *rpc.Inbound, req *method.LogsRequest, send func(*method.LogFrame) error) error {
+	id, ok := model.ParseUUID(req.AllocID)
+	if !ok {
+		return model.NotFound("allocation", req.AllocID)
+	}
+	snap := s.snapshot()
+	row := snap.Alloc(nil, id)
+	if row == nil {
+		return model.NotFound("allocation", req.AllocID)
+	}
+	if g := row.Job().Group(row.Shared.Group); g == nil || g.Task(req.Task) == nil {
+		return model.NotFound("task", req.Task)
+	}
+	stream, err := rpc.Open(ctx, s.nodes, method.NodeLogs, rpc.To{NodeID: row.NodeID.String()}, req)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for {
+		frame, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := send(frame); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *allocs) evals(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.EvalListResponse, error) {
+	out := &method.EvalListResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		var err error
+		out.Evals, out.NextToken, err = lister[*model.Evaluation, *model.Evaluation]{
+			key:  func(e *model.Evaluation) string { return e.ID },
+			keep: func(e *model.Evaluation) bool { return inNamespace(&req.Query, e.Namespace) },
+			stub: func(e *model.Evaluation) *model.Evaluation { return e },
+		}.page(&req.Query, snap.Evals(ws, strings.ToLower(req.Prefix)))
+		return snap.EvalsIndex(), err
+	})
+}
+
+func (s *allocs) eval(ctx context.Context, _ *rpc.Inbound, req *method.EvalRequest) (*method.EvalResponse, error) {
+	out := &method.EvalResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		if out.Eval = snap.Eval(ws, req.EvalID); out.Eval == nil {
+			return snap.EvalsIndex(), nil
+		}
+		return out.Eval.ModifyIndex, nil
+	})
+}
+
+func (s *allocs) evalAllocs(ctx context.Context, _ *rpc.Inbound, req *method.EvalRequest) (*method.AllocListResponse, error) {
+	out := &method.AllocListResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		out.Allocs = []*model.AllocStub{}
+		e := snap.Eval(ws, req.EvalID)
+		if e == nil {
+			return snap.AllocsIndex(), nil
+		}
+		id, _ := model.ParseUUID(e.ID)
+		rows, index := snap.AllocsOfJob(ws, e.JobKey())
+		l := allocLister(snap, false)
+		l.keep = func(r *model.AllocRow) bool { return r.Shared.EvalID == id }
+		var err error
+		out.Allocs, _, err = l.page(&method.Query{}, rows)
+		return max(index, e.ModifyIndex), err
+	})
+}

@@ -1,0 +1,212 @@
+package region
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"atoll/cell"
+	"atoll/cell/state"
+	"atoll/internal/clock"
+	"atoll/model"
+	"atoll/model/method"
+	"atoll/rpc"
+)
+
+// writer is the one way in which services change the state.
+type writer interface {
+	Apply(ctx context.Context, cmd cell.Command, body any) (uint64, any, error)
+}
+
+// jobs serves the Job methods.
+type jobs struct {
+	*reader
+	writer
+	region string
+	clock  clock.Clock
+	// checkTask refuses a task that its driver could not start.
+	checkTask func(*model.Task) error
+}
+
+func (s *jobs) bind(r *rpc.Server) {
+	rpc.Handle(r, method.JobRegister, s.register)
+	rpc.Handle(r, method.JobDeregister, s.deregister)
+	rpc.Handle(r, method.JobGet, s.get)
+	rpc.Handle(r, method.JobList, s.list)
+	rpc.Handle(r, method.JobSummary, s.summary)
+	rpc.Handle(r, method.JobVersions, s.versions)
+	rpc.Handle(r, method.JobAllocations, s.allocations)
+	rpc.Handle(r, method.JobEvaluations, s.evaluations)
+}
+
+func (s *jobs) register(ctx context.Context, _ *rpc.Inbound, req *method.JobRegisterRequest) (*method.JobRegisterResponse, error) {
+	if req.Job == nil {
+		return nil, model.Invalidf("Job", "cannot register: the request holds no job")
+	}
+	job := model.Clone(req.Job)
+	warnings, err := s.admit(job)
+	if err != nil {
+		return nil, err
+	}
+	if req.EvalPriority < 0 || req.EvalPriority > model.JobMaxPriority {
+		return nil, model.Invalidf("EvalPriority", "cannot register job %q: EvalPriority %d is not from 1 to %d", job.ID, req.EvalPriority, model.JobMaxPriority)
+	}
+	now := s.clock.Now().UnixNano()
+	job.SubmitTime = now
+	eval := newEval(job.Key(), job.Type, cmp.Or(req.EvalPriority, job.Priority), model.TriggerJobRegister, now)
+	index, value, err := s.Apply(ctx, cell.CmdJobRegister, &cell.JobRegister{
+		Job: job, Eval: eval, EnforceIndex: req.EnforceIndex, JobModifyIndex: req.JobModifyIndex,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &method.JobRegisterResponse{
+		EvalID: eval.ID, EvalCreateIndex: index, Index: index,
+		JobModifyIndex: value.(*cell.JobRegistered).Job.JobModifyIndex, Warnings: strings.Join(warnings, "\n"),
+	}, nil
+}
+
+// admit makes a submitted job ready to be stored, or refuses it.
+func (s *jobs) admit(job *model.Job) (warnings []string, err error) {
+	job.Canonicalize()
+	if job.Region != "" && job.Region != model.GlobalRegion && job.Region != s.region {
+		return nil, model.Invalidf("Region", "cannot register job %q here: it is for region %q and this is region %q", job.ID, job.Region, s.region)
+	}
+	job.Region = s.region
+	if job.Namespace != model.DefaultNamespace {
+		return nil, model.Invalidf("Namespace", "cannot register job %q: namespace %q does not exist; this version has the namespace %q only", job.ID, job.Namespace, model.DefaultNamespace)
+	}
+	// What the server sets is not the submitter's to say.
+	job.Stop, job.Stable, job.Status, job.StatusDescription, job.ParentID = false, false, "", "", ""
+	job.Version, job.CreateIndex, job.ModifyIndex, job.JobModifyIndex = 0, 0, 0, 0
+	if warnings, err = job.Validate(); err != nil {
+		return nil, err
+	}
+	for _, g := range job.TaskGroups {
+		for _, t := range g.Tasks {
+			if err := s.checkTask(t); err != nil {
+				e := *model.AsError(err)
+				e.Message = "group \"" + g.Name + "\" > task \"" + t.Name + "\": " + e.Message
+				return nil, &e
+			}
+		}
+	}
+	return warnings, nil
+}
+
+func newEval(key model.JobID, jobType string, priority int, trigger string, now int64) *model.Evaluation {
+	return &model.Evaluation{
+		ID: model.NewUUID(nil).String(), Namespace: key.Namespace, JobID: key.ID, Type: jobType, Priority: priority,
+		TriggeredBy: trigger, Status: model.EvalPending, CreateTime: now, ModifyTime: now,
+	}
+}
+
+func (s *jobs) deregister(ctx context.Context, _ *rpc.Inbound, req *method.JobDeregisterRequest) (*method.JobDeregisterResponse, error) {
+	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
+	now := s.clock.Now().UnixNano()
+	eval := newEval(key, model.JobTypeService, cmp.Or(req.EvalPriority, model.JobDefaultPriority), model.TriggerJobDeregister, now)
+	index, value, err := s.Apply(ctx, cell.CmdJobDeregister, &cell.JobDeregister{Key: key, Purge: req.Purge, Eval: eval})
+	if err != nil {
+		return nil, err
+	}
+	return &method.JobDeregisterResponse{
+		EvalID: eval.ID, EvalCreateIndex: index, Index: index,
+		JobModifyIndex: value.(*cell.JobRegistered).Job.JobModifyIndex,
+	}, nil
+}
+
+func (s *jobs) get(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.JobResponse, error) {
+	out := &method.JobResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		out.Job = snap.Job(ws, jobKey(&req.Query, req.JobID))
+		if out.Job != nil {
+			return out.Job.ModifyIndex, nil
+		}
+		return snap.JobsIndex(), nil
+	})
+}
+
+func (s *jobs) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.JobListResponse, error) {
+	out := &method.JobListResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		namespace := cmp.Or(req.Namespace, model.DefaultNamespace)
+		var err error
+		out.Jobs, out.NextToken, err = lister[*model.Job, *model.JobStub]{
+			// A space sorts before whatever a namespace may hold.
+			key: func(j *model.Job) string { return j.Namespace + " " + j.ID },
+			keep: func(j *model.Job) bool {
+				return inNamespace(&req.Query, j.Namespace) && strings.HasPrefix(j.ID, req.Prefix)
+			},
+			stub: func(j *model.Job) *model.JobStub {
+				stub := j.Stub(snap.Summary(ws, j))
+				if req.Full {
+					stub.Meta = j.Meta
+				}
+				return stub
+			},
+		}.page(&req.Query, snap.Jobs(ws, namespace, req.Prefix))
+		return snap.JobsIndex(), err
+	})
+}
+
+func (s *jobs) summary(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.JobSummaryResponse, error) {
+	out := &method.JobSummaryResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		out.Summary = snap.JobSummary(ws, jobKey(&req.Query, req.JobID))
+		if out.Summary == nil {
+			return snap.JobsIndex(), nil
+		}
+		return out.Summary.ModifyIndex, nil
+	})
+}
+
+func (s *jobs) versions(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.JobVersionsResponse, error) {
+	out := &method.JobVersionsResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		out.Versions = snap.JobVersions(ws, jobKey(&req.Query, req.JobID))
+		if len(out.Versions) == 0 {
+			return snap.JobsIndex(), nil
+		}
+		return slices.MaxFunc(out.Versions, func(a, b *model.Job) int { return cmp.Compare(a.ModifyIndex, b.ModifyIndex) }).ModifyIndex, nil
+	})
+}
+
+func (s *jobs) allocations(ctx context.Context, _ *rpc.Inbound, req *method.JobAllocsRequest) (*method.AllocListResponse, error) {
+	out := &method.AllocListResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		key := jobKey(&req.Query, req.JobID)
+		rows, index := snap.AllocsOfJob(ws, key)
+		job := snap.Job(ws, key)
+		l := allocLister(snap, true)
+		l.keep = func(r *model.AllocRow) bool { return req.All || job == nil || r.Job().CreateIndex == job.CreateIndex }
+		// They rest in the order of placement; a list is in that of ids.
+		sorted := slices.SortedFunc(rows, func(a, b *model.AllocRow) int { return cmp.Compare(string(a.ID[:]), string(b.ID[:])) })
+		var err error
+		out.Allocs, out.NextToken, err = l.page(&req.Query, slices.Values(sorted))
+		if index == 0 {
+			index = snap.AllocsIndex()
+		}
+		return index, err
+	})
+}
+
+func (s *jobs) evaluations(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.EvalListResponse, error) {
+	out := &method.EvalListResponse{Evals: []*model.Evaluation{}}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		out.Evals = slices.SortedFunc(snap.EvalsOfJob(ws, jobKey(&req.Query, req.JobID)), func(a, b *model.Evaluation) int {
+			return cmp.Or(cmp.Compare(b.CreateIndex, a.CreateIndex), cmp.Compare(a.ID, b.ID))
+		})
+		if out.Evals == nil {
+			out.Evals = []*model.Evaluation{}
+		}
+		index := uint64(0)
+		for _, e := range out.Evals {
+			index = max(index, e.ModifyIndex)
+		}
+		if index == 0 {
+			index = snap.EvalsIndex()
+		}
+		return index, nil
+	})
+}

@@ -1,0 +1,185 @@
+package region
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"atoll/cell"
+	"atoll/cell/state"
+	"atoll/internal/backoff"
+	"atoll/internal/clock"
+	"atoll/internal/group"
+	"atoll/model"
+	"atoll/region/broker"
+	"atoll/region/heartbeat"
+	"atoll/region/planner"
+	"atoll/region/unblock"
+	"atoll/region/worker"
+	"atoll/scheduler"
+)
+
+// leadership runs the leader's loops for as long as this server leads.
+type leadership struct {
+	cell       *cell.Cell
+	cellName   string // the region, written into the cell's identity
+	clock      clock.Clock
+	log        hclog.Logger
+	workers    int
+	heartbeats heartbeat.Config
+	// tend keeps the cell's members in step with gossip while this server
+	// leads.
+	tend func(ctx context.Context) error
+	// monitor is the present term's, nil when there is none.
+	monitor atomic.Pointer[heartbeat.Monitor]
+}
+
+// run starts a term's loops when this server becomes the leader, and waits for
+// them when it ceases to be, until ctx ends.
+func (l *leadership) run(ctx context.Context) error {
+	var term *group.Group
+	end := func() {
+		if term != nil {
+			term.Stop()
+			if err := term.Wait(); err != nil {
+				l.log.Error("a leader's loop ended", "error", err)
+			}
+			term = nil
+			l.monitor.Store(nil)
+		}
+	}
+	defer end()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case leads := <-l.cell.Leadership():
+			end()
+			if leads {
+				l.log.Info("this server leads its region")
+				term = group.New(ctx)
+				l.begin(term)
+			} else {
+				l.log.Info("this server leads no more")
+			}
+		}
+	}
+}
+
+// begin starts a term: first it waits until the local state holds everything
+// that was committed before, then it starts fresh loops on it.
+func (l *leadership) begin(term *group.Group) {
+	term.Go("term", func(ctx context.Context) error {
+		settle := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
+		if err := settle.Retry(ctx, nil, func(ctx context.Context) error {
+			if err := l.cell.Barrier(5 * time.Second); err != nil {
+				return err
+			}
+			return l.identify(ctx)
+		}); err != nil {
+			return nil // the term ended first
+		}
+		q := broker.New(broker.Config{Snapshot: l.cell.Snapshot, Fail: l.failEval, Clock: l.clock, Log: l.log.Named("broker")})
+		p := planner.New(planner.Config{
+			Snapshot: l.cell.Snapshot,
+			Check: func(s *state.Snapshot, plan *model.Plan) (*model.Plan, []model.UUID) {
+				return scheduler.Check(worker.View{Snapshot: s}, plan)
+			},
+			Commit: l.commitPlan,
+		})
+		beats := l.heartbeats
+		beats.Snapshot, beats.Down, beats.Clock, beats.Log = l.cell.Snapshot, l.nodeDown, l.clock, l.log.Named("heartbeat")
+		monitor := heartbeat.New(beats)
+		l.monitor.Store(monitor)
+		l.loop(term, "broker", q.Run)
+		l.loop(term, "planner", p.Run)
+		l.loop(term, "heartbeat", monitor.Run)
+		l.loop(term, "unblock", func(ctx context.Context) error {
+			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Write: l.writeEvals, Clock: l.clock, Log: l.log.Named("unblock")})
+		})
+		l.loop(term, "membership", l.tend)
+		workers := l.workers
+		if workers <= 0 {
+			workers = max(2, runtime.GOMAXPROCS(0))
+		}
+		for i := range workers {
+			w := worker.New(worker.Config{
+				Queue: q, Planner: p, Snapshot: l.cell.Snapshot, Write: l.writeEvals, Clock: l.clock,
+				Seed: uint64(l.clock.Now().UnixNano()) + uint64(i), Log: l.log.Named("worker"),
+			})
+			l.loop(term, "worker", w.Run)
+		}
+		return nil
+	})
+}
+
+// loop runs f until the term ends, again after a failure or a panic, with a
+// backoff: one broken item must not cost a region its leader.
+func (l *leadership) loop(term *group.Group, name string, f func(context.Context) error) {
+	term.Go(name, func(ctx context.Context) error {
+		_ = backoff.Policy{Min: 100 * time.Millisecond, Max: 10 * time.Second}.Retry(ctx, nil, func(ctx context.Context) (err error) {
+			defer func() {
+				if p := recover(); p != nil {
+					err = fmt.Errorf("panic: %v", p)
+					l.log.Error("a leader's loop panicked; starting it again", "loop", name, "panic", p, "stack", hclog.Stacktrace())
+				}
+			}()
+			if err = f(ctx); err == nil && ctx.Err() == nil {
+				err = fmt.Errorf("%s ended by itself", name)
+			}
+			if err != nil && ctx.Err() == nil {
+				l.log.Error("a leader's loop failed; starting it again", "loop", name, "error", err)
+			}
+			return err
+		})
+		return nil
+	})
+}
+
+// identify gives a new cell its identity.
+func (l *leadership) identify(ctx context.Context) error {
+	if l.cell.Snapshot().Cell(nil) != nil {
+		return nil
+	}
+	_, _, err := l.cell.Apply(ctx, cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{
+		ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(),
+	}})
+	return err
+}
+
+func (l *leadership) commitPlan(ctx context.Context, p *model.Plan) (uint64, error) {
+	index, _, err := l.cell.Apply(ctx, cell.CmdPlan, state.NewPlanCommand(p, l.clock.Now().UnixNano()))
+	return index, err
+}
+
+func (l *leadership) writeEvals(ctx context.Context, evals []*model.Evaluation) error {
+	_, _, err := l.cell.Apply(ctx, cell.CmdEvals, &cell.Evals{Evals: evals})
+	return err
+}
+
+func (l *leadership) failEval(ctx context.Context, e *model.Evaluation, why string) error {
+	failed := *e
+	failed.Status, failed.StatusDescription, failed.ModifyTime = model.EvalFailed, why, l.clock.Now().UnixNano()
+	return l.writeEvals(ctx, []*model.Evaluation{&failed})
+}
+
+func (l *leadership) nodeDown(ctx context.Context, nodeID, why string, ifIndex uint64) error {
+	_, _, err := l.cell.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
+		NodeID: nodeID, Status: model.NodeStatusDown, Why: why, IfModifyIndex: ifIndex,
+		Derive: cell.NewDerive(l.clock.Now().UnixNano()),
+	})
+	return err
+}
+
+// beat records a heartbeat; false when this server does not lead.
+func (l *leadership) beat(nodeID string) (time.Duration, bool) {
+	m := l.monitor.Load()
+	if m == nil {
+		return 0, false
+	}
+	return m.Beat(nodeID), true
+}

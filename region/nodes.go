@@ -1,0 +1,216 @@
+package region
+
+import (
+	"context"
+	"crypto/subtle"
+	"sync"
+	"time"
+
+	"atoll/cell"
+	"atoll/cell/state"
+	"atoll/internal/clock"
+	"atoll/model"
+	"atoll/model/method"
+	"atoll/rpc"
+	"atoll/scheduler"
+)
+
+// nodes serves the Node methods.
+type nodes struct {
+	*reader
+	writer
+	clock    clock.Clock
+	sessions *sessions
+	// beat records a heartbeat with the leader's loop and returns the TTL;
+	// false when this server leads no more.
+	beat func(nodeID string) (time.Duration, bool)
+	// directory is the region's servers and those of all regions.
+	directory func() (own []string, all map[string][]string)
+}
+
+func (s *nodes) bind(r *rpc.Server) {
+	rpc.Handle(r, method.NodeRegister, s.register)
+	rpc.Handle(r, method.NodeHeartbeat, s.heartbeat)
+	rpc.Handle(r, method.NodeList, s.list)
+	rpc.Handle(r, method.NodeGet, s.get)
+	rpc.Handle(r, method.NodeAllocs, s.allocations)
+	rpc.Handle(r, method.NodePullAllocs, s.pull)
+	rpc.Handle(r, method.NodeUpdate, s.update)
+}
+
+func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRegisterRequest) (*method.NodeHeartbeatResponse, error) {
+	if req.Node == nil {
+		return nil, model.Invalidf("Node", "cannot register: the request holds no node")
+	}
+	if _, ok := model.ParseUUID(req.Node.ID); !ok {
+		return nil, model.Invalidf("Node.ID", "cannot register node %q: id %q is not a UUID", req.Node.Name, req.Node.ID)
+	}
+	if _, ok := model.ParseUUID(req.SecretID); !ok {
+		return nil, model.Invalidf("SecretID", "cannot register node %q: its secret is not a UUID", req.Node.Name)
+	}
+	n := model.Clone(req.Node)
+	n.SecretID, n.Status, n.StatusDescription = req.SecretID, model.NodeStatusReady, ""
+	n.ComputedClass = scheduler.ComputedClass(n)
+	index, _, err := s.Apply(ctx, cell.CmdNodeRegister, &cell.NodeRegister{Node: n, Derive: cell.NewDerive(s.clock.Now().UnixNano())})
+	if err != nil {
+		return nil, err
+	}
+	return s.answer(n.ID, index)
+}
+
+func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeHeartbeatRequest) (*method.NodeHeartbeatResponse, error) {
+	n, err := s.identify(req.NodeID, req.SecretID)
+	if model.KindOf(err) == model.KindNotFound {
+		return &method.NodeHeartbeatResponse{Registered: false}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	index := n.ModifyIndex
+	if n.Status == model.NodeStatusDown || n.Status == model.NodeStatusDisconnected {
+		if index, _, err = s.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
+			NodeID: n.ID, Status: model.NodeStatusReady, Why: "heartbeats are back",
+			Derive: cell.NewDerive(s.clock.Now().UnixNano()),
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return s.answer(n.ID, index)
+}
+
+func (s *nodes) answer(nodeID string, index uint64) (*method.NodeHeartbeatResponse, error) {
+	ttl, leads := s.beat(nodeID)
+	if !leads {
+		return nil, model.Errorf(model.KindNoLeader, "cannot take the heartbeat: this server ceased to be the leader")
+	}
+	own, all := s.directory()
+	return &method.NodeHeartbeatResponse{TTL: ttl, Registered: true, Index: index, Servers: own, Regions: all}, nil
+}
+
+// identify returns the node of an id, if the secret is its.
+func (s *nodes) identify(nodeID, secret string) (*model.Node, error) {
+	n := s.snapshot().Node(nil, nodeID)
+	if n == nil {
+		return nil, model.NotFound("node", nodeID)
+	}
+	if subtle.ConstantTimeCompare([]byte(n.SecretID), []byte(secret)) != 1 {
+		return nil, model.Errorf(model.KindForbidden, "the secret is not that of node %s", nodeID)
+	}
+	return n, nil
+}
+
+func (s *nodes) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.NodeListResponse, error) {
+	out := &method.NodeListResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		var err error
+		out.Nodes, out.NextToken, err = lister[*model.Node, *model.NodeStub]{
+			key:  func(n *model.Node) string { return n.ID },
+			stub: func(n *model.Node) *model.NodeStub { return n.Stub(req.Full) },
+		}.page(&req.Query, snap.Nodes(ws, req.Prefix))
+		return snap.NodesIndex(), err
+	})
+}
+
+func (s *nodes) get(ctx context.Context, _ *rpc.Inbound, req *method.NodeRequest) (*method.NodeResponse, error) {
+	out := &method.NodeResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		n := snap.Node(ws, req.NodeID)
+		if n == nil {
+			out.Node = nil
+			return snap.NodesIndex(), nil
+		}
+		shown := *n
+		shown.SecretID = ""
+		out.Node = &shown
+		return n.ModifyIndex, nil
+	})
+}
+
+func (s *nodes) allocations(ctx context.Context, _ *rpc.Inbound, req *method.NodeRequest) (*method.AllocsResponse, error) {
+	id, ok := model.ParseUUID(req.NodeID)
+	if !ok {
+		return nil, model.NotFound("node", req.NodeID)
+	}
+	out := &method.AllocsResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		out.Allocs = []*model.Allocation{}
+		index := uint64(0)
+		for r := range snap.AllocsOfNode(ws, id) {
+			// The node's own reports do not wake watchers of its entry, but
+			// they wake those of the row.
+			snap.Alloc(ws, r.ID)
+			out.Allocs = append(out.Allocs, snap.View(r))
+			index = max(index, r.ModifyIndex)
+		}
+		return max(index, 1), nil
+	})
+}
+
+// pull answers a node's blocking query for its work. The server that has the
+// node's session always serves it, so that it knows the session by it.
+func (s *nodes) pull(ctx context.Context, c *rpc.Inbound, req *method.NodeAllocsRequest) (*method.NodeAllocsResponse, error) {
+	if _, err := s.identify(req.NodeID, req.SecretID); err != nil {
+		return nil, err
+	}
+	if c.Session != nil && !c.Envelope.Forwarded {
+		s.sessions.put(req.NodeID, c.Session)
+	}
+	id, _ := model.ParseUUID(req.NodeID)
+	out := &method.NodeAllocsResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		rows, index := snap.AllocsOfNodeSince(ws, id, req.MinIndex)
+		out.Changed = nil
+		for r := range rows {
+			if r.AllocModifyIndex > req.MinIndex {
+				out.Changed = append(out.Changed, snap.View(r))
+			}
+		}
+		out.Indexes = make(map[string]uint64)
+		for r := range snap.AllocsOfNode(nil, id) {
+			out.Indexes[r.ID.String()] = r.AllocModifyIndex
+		}
+		return index, nil
+	})
+}
+
+func (s *nodes) update(ctx context.Context, _ *rpc.Inbound, req *method.NodeUpdateAllocsRequest) (*method.IndexResponse, error) {
+	n, err := s.identify(req.NodeID, req.SecretID)
+	if err != nil {
+		return nil, err
+	}
+	id, _ := model.ParseUUID(n.ID)
+	index, _, err := s.Apply(ctx, cell.CmdAllocReports, &cell.AllocReports{
+		NodeID: id, Updates: req.Updates, Derive: cell.NewDerive(s.clock.Now().UnixNano()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &method.IndexResponse{Index: index}, nil
+}
+
+// sessions remembers which session each node dialled, so that a server can
+// call it back. A node's newest session counts.
+type sessions struct {
+	mu     sync.Mutex // guards byNode
+	byNode map[string]*rpc.Session
+}
+
+func newSessions() *sessions { return &sessions{byNode: make(map[string]*rpc.Session)} }
+
+func (s *sessions) put(nodeID string, session *rpc.Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byNode[nodeID] = session
+}
+
+// Session returns the node's session, nil when it has none at this server.
+func (s *sessions) Session(nodeID string) *rpc.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	session := s.byNode[nodeID]
+	if session != nil && session.Closed() {
+		delete(s.byNode, nodeID)
+		return nil
+	}
+	return session
+}

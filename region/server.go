@@ -1,0 +1,286 @@
+package region
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-metrics"
+
+	"atoll/cell"
+	"atoll/federation"
+	"atoll/internal/clock"
+	"atoll/internal/group"
+	"atoll/model"
+	"atoll/model/method"
+	"atoll/region/heartbeat"
+	"atoll/rpc"
+)
+
+// Config says how to run a server.
+type Config struct {
+	Name, Region, Datacenter string
+	DataDir                  string
+	// RPC is the port's listener, AdvertiseRPC how others reach it.
+	RPC          net.Listener
+	AdvertiseRPC string
+	// BindSerf and AdvertiseSerf are gossip's addresses.
+	BindSerf, AdvertiseSerf string
+	// Expect is how many servers start the cell together; 0 joins one.
+	Expect int
+	// Join are gossip addresses of servers of this region or any other.
+	Join         []string
+	JoinInterval time.Duration
+	Workers      int
+	Heartbeats   heartbeat.Config
+	// SnapshotThreshold is how many log entries cause a snapshot; 0 means
+	// 8192.
+	SnapshotThreshold uint64
+	// CheckTask refuses a task that its driver could not start.
+	CheckTask func(*model.Task) error
+	Limits    rpc.Limits
+	Dial      rpc.DialFunc
+	Version   string
+	Clock     clock.Clock
+	Log       hclog.Logger
+	Metrics   *metrics.Metrics
+}
+
+// Server is one server of a region. New makes one, Run runs it.
+type Server struct {
+	cfg      Config
+	rpc      *rpc.Server
+	listener *rpc.Listener
+	cell     *cell.Cell
+	gossip   *federation.Gossip
+	dir      *federation.Directory
+	router   *federation.Router
+	members  *membership
+	lead     *leadership
+	sessions *sessions
+	loops    *group.Group
+}
+
+// New opens the server's data and starts to listen for gossip; nothing is
+// served until Run. On an error nothing is left open but cfg.RPC.
+func New(cfg Config) (_ *Server, err error) {
+	if cfg.Log == nil {
+		cfg.Log = hclog.NewNullLogger()
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.Real
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = rpc.DialTCP
+	}
+	if cfg.CheckTask == nil {
+		cfg.CheckTask = func(*model.Task) error { return nil }
+	}
+	dir := filepath.Join(cfg.DataDir, "server")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the server's data directory: %w", err)
+	}
+	id, err := serverID(dir)
+	if err != nil {
+		return nil, err
+	}
+	advertise, err := net.ResolveTCPAddr("tcp", cfg.AdvertiseRPC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the advertised address %q: %w", cfg.AdvertiseRPC, err)
+	}
+	s := &Server{cfg: cfg, members: newMembership(), sessions: newSessions(), loops: group.New(context.Background())}
+	s.listener = rpc.NewListener(cfg.RPC, advertise, cfg.Dial, cfg.Limits)
+	s.rpc = rpc.NewServer(rpc.ServerConfig{Dial: cfg.Dial, Limits: cfg.Limits, Log: cfg.Log, Metrics: cfg.Metrics})
+	s.dir = federation.NewDirectory(federation.DirectoryConfig{
+		Region: cfg.Region, Self: cfg.AdvertiseRPC, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
+	})
+	s.gossip, err = federation.NewGossip(federation.GossipConfig{
+		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: id, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
+		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.cell, err = cell.Open(cell.Config{
+		ServerID: id, DataDir: dir, Stream: s.listener.Raft(), Advertise: cfg.AdvertiseRPC, Alone: cfg.Expect == 1,
+		Logger: cfg.Log, SnapshotThreshold: cfg.SnapshotThreshold,
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.gossip.Close())
+	}
+	s.router = federation.NewRouter(s.dir, s.cell, s.sessions)
+	s.rpc.SetRouter(s.router)
+	self := cell.Server{ID: id, Addr: cfg.AdvertiseRPC}
+	s.members.cell, s.members.gossip, s.members.region = s.cell, s.gossip, cfg.Region
+	s.members.self, s.members.expect, s.members.log = self, cfg.Expect, cfg.Log.Named("membership")
+	s.lead = &leadership{
+		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
+		heartbeats: cfg.Heartbeats, tend: s.members.tend,
+	}
+	s.bind()
+	return s, nil
+}
+
+// bind binds the services to the method table.
+func (s *Server) bind() {
+	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.cell.Leader}
+	(&jobs{reader: read, writer: s.cell, region: s.cfg.Region, clock: s.cfg.Clock, checkTask: s.cfg.CheckTask}).bind(s.rpc)
+	(&allocs{reader: read, nodes: s.rpc}).bind(s.rpc)
+	(&nodes{reader: read, writer: s.cell, clock: s.cfg.Clock, sessions: s.sessions, beat: s.lead.beat, directory: s.addresses}).bind(s.rpc)
+	(&status{
+		reader:   read,
+		self:     method.MembersResponse{ServerName: s.cfg.Name, ServerRegion: s.cfg.Region, ServerDC: s.cfg.Datacenter},
+		version:  s.cfg.Version,
+		isLeader: s.cell.IsLeader, gossip: s.gossip, dir: s.dir, cellID: s.cellID,
+		peers: func() (out []string, err error) {
+			servers, err := s.cell.Servers()
+			for _, m := range servers {
+				out = append(out, m.Addr)
+			}
+			return out, err
+		},
+		hasSession: func(id string) bool { return s.sessions.Session(id) != nil },
+	}).bind(s.rpc)
+}
+
+// Run serves until ctx ends, and returns when everything has stopped. It stops
+// in this order, each step bounded: leadership is handed over, so that writes
+// go on elsewhere; gossip is left or dropped; RPC sessions are closed, before
+// Raft, which a read in flight would hold up; then the cell.
+func (s *Server) Run(ctx context.Context, leave func() bool) error {
+	s.loops.Go("rpc", func(ctx context.Context) error { return s.listener.Serve(ctx, s.rpc.ServeConn) })
+	s.loops.Go("gossip", s.gossip.Run)
+	s.loops.Go("directory", s.dir.Run)
+	s.loops.Go("leadership", s.lead.run)
+	s.loops.Go("join", func(ctx context.Context) error { return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval) })
+	s.loops.Go("bootstrap", s.members.bootstrap)
+	s.gossipChanged()
+	var failed error
+	select {
+	case <-ctx.Done():
+	case <-s.loops.Context().Done():
+		failed = context.Cause(s.loops.Context())
+	}
+	return errors.Join(failed, s.stop(leave()))
+}
+
+// stopTime bounds each step of stopping.
+const stopTime = 2 * time.Second
+
+func (s *Server) stop(leave bool) error {
+	var errs []error
+	step := func(name string, f func() error) {
+		done := make(chan error, 1)
+		go func() { done <- f() }()
+		select {
+		case err := <-done:
+			if err != nil {
+				errs = append(errs, fmt.Errorf("cannot %s: %w", name, err))
+			}
+		case <-time.After(stopTime):
+			errs = append(errs, fmt.Errorf("cannot %s within %s; going on", name, stopTime))
+		}
+	}
+	step("hand over leadership", s.cell.HandOver)
+	if leave {
+		step("leave gossip", s.gossip.Leave)
+	}
+	step("stop gossip", s.gossip.Close)
+	step("close rpc", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		defer cancel()
+		return s.rpc.Shutdown(ctx)
+	})
+	s.loops.Stop()
+	step("stop the loops", s.loops.Wait)
+	step("close the cell", s.cell.Close)
+	return errors.Join(errs...)
+}
+
+// RPC is the caller for this process: it serves what belongs here and forwards
+// the rest.
+func (s *Server) RPC() *rpc.Server { return s.rpc }
+
+// Join contacts servers by their gossip addresses.
+func (s *Server) Join(addrs []string) (int, error) { return s.gossip.Join(addrs) }
+
+// Forget drops a lost region from the directory.
+func (s *Server) Forget(region string) bool { return s.dir.Forget(region) }
+
+// Ready reports whether the region has a leader that this server knows.
+func (s *Server) Ready() bool { return s.cell.Leader() != "" }
+
+// Stats are the server's figures, for people.
+func (s *Server) Stats() map[string]string { return s.cell.Stats() }
+
+// IsLeader reports whether this server leads its region.
+func (s *Server) IsLeader() bool { return s.cell.IsLeader() }
+
+func (s *Server) cellID() string {
+	if c := s.cell.Snapshot().Cell(nil); c != nil {
+		return c.ID
+	}
+	return ""
+}
+
+// gossipChanged takes up what gossip says now.
+func (s *Server) gossipChanged() {
+	peers, refused := s.gossip.Peers()
+	for name, why := range refused {
+		s.cfg.Log.Warn("a gossip member is not used", "member", name, "cause", why)
+	}
+	s.dir.Update(peers)
+	s.members.notify()
+}
+
+// addresses are the RPC addresses of our region's servers and of all regions'.
+func (s *Server) addresses() (own []string, all map[string][]string) {
+	all = make(map[string][]string)
+	for _, r := range s.dir.Regions() {
+		all[r.Name] = r.Servers
+		if r.Name == s.cfg.Region {
+			own = r.Servers
+		}
+	}
+	return own, all
+}
+
+// probe asks one server of another region for a sign of life, on a connection
+// of its own: the one in the pool may be what is broken.
+func (s *Server) probe(ctx context.Context, region, addr string) error {
+	c := rpc.NewClient(rpc.ClientConfig{Region: region, Dial: s.cfg.Dial, Limits: s.cfg.Limits, Log: s.cfg.Log})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{addr})
+	pong, err := rpc.Call(ctx, c, method.StatusPing, rpc.To{}, &method.Empty{})
+	if err == nil && pong.Region != region {
+		err = fmt.Errorf("the server at %s is of region %q, not %q", addr, pong.Region, region)
+	}
+	return err
+}
+
+// serverID is this server's Raft id, made once and kept.
+func serverID(dir string) (string, error) {
+	file := filepath.Join(dir, "node-id")
+	b, err := os.ReadFile(file)
+	if err == nil {
+		id := strings.TrimSpace(string(b))
+		if _, ok := model.ParseUUID(id); !ok {
+			return "", fmt.Errorf("cannot read this server's id: %s holds %q, which is no UUID", file, id)
+		}
+		return id, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("cannot read this server's id: %w", err)
+	}
+	id := model.NewUUID(nil).String()
+	if err := os.WriteFile(file, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("cannot keep this server's id: %w", err)
+	}
+	return id, nil
+}

@@ -1,0 +1,65 @@
+// Package scheduler decides what should run where: pure functions from a
+// snapshot and an evaluation to a plan, without I/O, a clock or randomness of
+// their own, so that the same inputs give the same plan.
+//
+// An evaluation goes through four steps:
+//
+//	reconcile   what of the job runs, and what should → stop, keep, update, place
+//	feasible    which nodes may run a group at all, examined once a class
+//	rank        among some that fit, the fullest that will still hold it
+//	plan        placements, stops and updates, and why something found no place
+//
+// Propose does these; Conclude writes down what came of it once the plan was
+// applied; Check is the applier's side, which re-examines a plan on the newest
+// state. Nothing here is kept between calls.
+package scheduler
+
+import (
+	"iter"
+	"math/rand/v2"
+	"time"
+
+	"atoll/model"
+)
+
+// State is what scheduling reads: an immutable snapshot.
+type State interface {
+	// Job is the newest version, nil when there is no such job.
+	Job(key model.JobID) *model.Job
+	// AllocsOfJob yields all rows of a job, ended ones and those of earlier
+	// jobs of the same id too.
+	AllocsOfJob(key model.JobID) iter.Seq[*model.AllocRow]
+	Alloc(id model.UUID) *model.AllocRow
+	EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation]
+	// Nodes yields all nodes by id.
+	Nodes() iter.Seq[*model.Node]
+	Node(id model.UUID) *model.Node
+	// Load is what a node's live rows hold: sums, and ports in ascending
+	// order, not to be changed.
+	Load(id model.UUID) (model.Usage, []uint16)
+	Index() uint64
+}
+
+// Options are what a proposal depends on beside the state.
+type Options struct {
+	Now time.Time
+	// Rand shuffles nodes, draws ports and makes ids.
+	Rand *rand.Rand
+}
+
+func (o Options) newUUID() model.UUID {
+	return model.NewUUID(randReader{o.Rand})
+}
+
+type randReader struct{ *rand.Rand }
+
+func (r randReader) Read(p []byte) (int, error) {
+	for i := 0; i < len(p); i += 8 {
+		v := r.Uint64()
+		for k := i; k < min(i+8, len(p)); k++ {
+			p[k] = byte(v)
+			v >>= 8
+		}
+	}
+	return len(p), nil
+}
