@@ -20,10 +20,11 @@ import (
 // within two seconds.
 const AskTime = 1800 * time.Millisecond
 
-// Part is one region's answer; Reply is nil when it gave none.
+// Part is one region's answer; Reply is nil when it gave none, and Err is why.
 type Part[R any] struct {
 	model.RegionAnswer
 	Reply *R
+	Err   error
 }
 
 // Ask asks every region the same and returns what each answered, by region. A
@@ -63,7 +64,7 @@ func askOne[Q, R any](ctx context.Context, c rpc.Caller, region model.RegionStat
 			return p
 		}
 	}
-	p.Freshness, p.Age, p.Error = model.Unreachable, -1, err.Error()
+	p.Freshness, p.Age, p.Error, p.Err = model.Unreachable, -1, err.Error(), err
 	var e *model.Error
 	switch {
 	case errors.As(err, &e) && e.LastContact > 0:

@@ -148,7 +148,7 @@ func (g *TaskGroup) validate(f *faults) (warnings []string) {
 	for _, b := range []struct {
 		name string
 		raw  Opaque
-	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"disconnect", g.Disconnect}, {"scaling", g.Scaling}} {
+	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"disconnect", g.Disconnect}, {"scaling", g.Scaling}, {"consul", g.Consul}} {
 		if b.raw != nil {
 			f.without(at+"."+b.name, "the "+b.name+" block")
 		}
@@ -177,9 +177,7 @@ func (g *TaskGroup) validate(f *faults) (warnings []string) {
 	if u := g.Update; u != nil && (u.Canary > 0 || u.AutoRevert || u.AutoPromote) {
 		warnings = append(warnings, at+": this version replaces all allocations at once; canary, auto_revert and auto_promote have no effect")
 	}
-	if len(g.Services) > 0 {
-		warnings = append(warnings, at+": services are kept with the job, and this version registers them nowhere")
-	}
+	warnings = append(warnings, checkServices(f, at, g.Services)...)
 	ports := make(map[string]bool)
 	checkNetworks(f, at+".network", g.Networks, ports)
 	switch {
@@ -235,6 +233,7 @@ func (t *Task) validate(f *faults, group string) (warnings []string) {
 		{"affinity", t.Affinities}, {"lifecycle", t.Lifecycle}, {"artifact", t.Artifacts}, {"vault", t.Vault}, {"template", t.Templates},
 		{"dispatch_payload", t.DispatchPayload}, {"volume_mount", t.VolumeMounts}, {"csi_plugin", t.CSIPluginConfig},
 		{"scaling", t.ScalingPolicies}, {"secret", t.Secrets}, {"action", t.Actions}, {"schedule", t.Schedule}, {"identity", t.Identities},
+		{"identity", t.Identity}, {"consul", t.Consul},
 	} {
 		if b.raw != nil {
 			f.without(at+"."+b.name, "the "+b.name+" block")
@@ -256,9 +255,7 @@ func (t *Task) validate(f *faults, group string) (warnings []string) {
 	if l := t.LogConfig; l != nil && !l.Disabled && (l.MaxFiles < 1 || l.MaxFileSizeMB < 1) {
 		f.add(at+".logs", "%d files of %d MB: both must be at least 1", l.MaxFiles, l.MaxFileSizeMB)
 	}
-	if len(t.Services) > 0 {
-		warnings = append(warnings, at+": services are kept with the job, and this version registers them nowhere")
-	}
+	warnings = append(warnings, checkServices(f, at, t.Services)...)
 	r := t.Resources
 	if r == nil {
 		f.add(at+".resources", "they are missing")
@@ -287,6 +284,26 @@ func (t *Task) validate(f *faults, group string) (warnings []string) {
 	if len(r.Networks) > 0 {
 		warnings = append(warnings, at+": a network within resources is an old form; write it in the group")
 		checkNetworks(f, at+".resources.network", r.Networks, make(map[string]bool))
+	}
+	return warnings
+}
+
+func checkServices(f *faults, at string, list []*Service) (warnings []string) {
+	for i, s := range list {
+		field := fmt.Sprintf("%s.service[%d]", at, i)
+		if s == nil {
+			f.add(field, "it is null")
+			continue
+		}
+		if s.Connect != nil {
+			f.without(field+".connect", "the connect block")
+		}
+		if s.Identity != nil {
+			f.without(field+".identity", "the identity block")
+		}
+	}
+	if len(list) > 0 {
+		warnings = append(warnings, at+": services are kept with the job, and this version registers them nowhere")
 	}
 	return warnings
 }
@@ -360,6 +377,12 @@ func checkNetworks(f *faults, at string, list []*NetworkResource, labels map[str
 		if n == nil {
 			f.add(at, "it is null")
 			continue
+		}
+		if n.CNI != nil {
+			f.without(at+".cni", "the cni block")
+		}
+		if n.DNS != nil {
+			f.without(at+".dns", "the dns block")
 		}
 		if n.Mode != "" && n.Mode != "host" {
 			f.without(at+".mode", fmt.Sprintf("the mode %q", n.Mode))

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"atoll/internal/nearest"
 	"atoll/model"
 )
 
@@ -115,36 +116,10 @@ func (c *Config) warn(path string, e entry) {
 }
 
 func suggest(path string) string {
-	best, score := "", 3
-	for _, known := range slices.Sorted(maps.Keys(settings)) {
-		if d := distance(path, known); d < score {
-			best, score = known, d
-		}
+	if best := nearest.Word(path, slices.Collect(maps.Keys(settings))); best != "" {
+		return fmt.Sprintf("; did you mean %q?", best)
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-// distance is Levenshtein's, for keys of a few dozen bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
+	return ""
 }
 
 func parseHCL(name string, src []byte) ([]entry, error) {

@@ -1,0 +1,187 @@
+package api
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"sort"
+	"strings"
+
+	"atoll/model"
+	"atoll/model/method"
+	"atoll/rpc"
+)
+
+func statusLeader(r *request) (any, error) {
+	out, err := call(r, method.StatusLeader, &method.Empty{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	if out.Leader == "" {
+		return nil, model.Errorf(model.KindNoLeader, "No cluster leader")
+	}
+	return out.Leader, nil
+}
+
+func statusPeers(r *request) (any, error) {
+	out, err := call(r, method.StatusPeers, &method.Empty{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return orEmpty(out.Peers), nil
+}
+
+// listRegions names all regions, lost ones too.
+func listRegions(r *request) (any, error) {
+	regions, err := r.regions()
+	if err != nil {
+		return nil, err
+	}
+	names := []string{}
+	for _, st := range regions {
+		names = append(names, st.Name)
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+// regionStatuses tells what this agent knows of the regions.
+func regionStatuses(r *request) (any, error) {
+	regions, err := r.regions()
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(regions, func(a, b model.RegionStatus) int { return strings.Compare(a.Name, b.Name) })
+	return orEmpty(regions), nil
+}
+
+func members(r *request) (*method.MembersResponse, error) {
+	return call(r, method.RegionMembers, &method.Empty{}, nil)
+}
+
+func agentMembers(r *request) (any, error) {
+	out, err := members(r)
+	if err != nil {
+		return nil, err
+	}
+	shown := *out
+	shown.Members = orEmpty(out.Members)
+	return shown, nil
+}
+
+func agentSelf(r *request) (any, error) {
+	cfg := &r.api.cfg
+	self := struct {
+		Config map[string]any               `json:"config"`
+		Member *model.Member                `json:"member"`
+		Stats  map[string]map[string]string `json:"stats"`
+	}{Config: maps.Clone(cfg.Shown), Member: &model.Member{}, Stats: map[string]map[string]string{}}
+	if cfg.Server != nil {
+		self.Stats["raft"] = cfg.Server.Stats()
+		self.Stats["nomad"] = map[string]string{"server": "true", "leader": boolText(cfg.Server.IsLeader())}
+		if all, err := rpc.Call(r.Context(), cfg.Caller, method.RegionMembers, rpc.To{}, &method.Empty{}); err == nil {
+			for _, m := range all.Members {
+				if m.Name == cfg.Name+"."+cfg.Region {
+					self.Member = m
+				}
+			}
+		}
+	}
+	if cfg.Node != nil {
+		self.Stats["client"] = map[string]string{"node_id": cfg.Node.NodeID(), "known_servers": strings.Join(cfg.Node.Servers(), ",")}
+	}
+	return self, nil
+}
+
+func boolText(b bool) string {
+	if b {
+		return "true"
+	}
+	return "false"
+}
+
+type health struct {
+	OK      bool   `json:"ok"`
+	Message string `json:"message"`
+}
+
+// agentHealth tells whether server and node can do their work: 500 when one
+// that was asked for cannot.
+func agentHealth(r *request) (any, error) {
+	cfg := &r.api.cfg
+	kind := r.query.Get("type")
+	if kind != "" && kind != "client" && kind != "server" {
+		return nil, model.Invalidf("type", "type %q is neither client nor server", kind)
+	}
+	var out struct {
+		Client *health `json:"client,omitempty"`
+		Server *health `json:"server,omitempty"`
+	}
+	if kind != "client" && cfg.Server != nil {
+		out.Server = &health{cfg.Server.Ready(), "ok"}
+		if !out.Server.OK {
+			out.Server.Message = "No cluster leader"
+		}
+	}
+	if kind != "server" && cfg.Node != nil {
+		out.Client = &health{len(cfg.Node.Servers()) > 0, "ok"}
+		if !out.Client.OK {
+			out.Client.Message = "no known servers"
+		}
+	}
+	for name, h := range map[string]*health{"server": out.Server, "client": out.Client} {
+		if kind == name && h == nil {
+			h = &health{false, name + " not enabled"}
+			if kind == "server" {
+				out.Server = h
+			} else {
+				out.Client = h
+			}
+		}
+		if h != nil && !h.OK {
+			r.response.status = http.StatusInternalServerError
+		}
+	}
+	return out, nil
+}
+
+// agentServers are the servers that this agent's node knows.
+func agentServers(r *request) (any, error) {
+	if r.api.cfg.Node == nil {
+		return nil, model.Errorf(model.KindUnsupported, "this agent has no client")
+	}
+	return orEmpty(r.api.cfg.Node.Servers()), nil
+}
+
+// agentJoin joins the gossip of other servers.
+func agentJoin(r *request) (any, error) {
+	if r.api.cfg.Server == nil {
+		return nil, model.Errorf(model.KindUnsupported, "this agent has no server: ask one that has to join")
+	}
+	addrs := r.query["address"]
+	if len(addrs) == 0 {
+		return nil, model.Invalidf("address", "missing address to join: add address=HOST:PORT")
+	}
+	var out struct {
+		Joined int    `json:"num_joined"`
+		Error  string `json:"error"`
+	}
+	n, err := r.api.cfg.Server.Join(addrs)
+	if out.Joined = n; err != nil {
+		out.Error = strings.Join(strings.Fields(err.Error()), " ")
+	}
+	return out, nil
+}
+
+func showMetrics(r *request) (any, error) {
+	cfg := &r.api.cfg
+	if r.query.Get("format") == "prometheus" {
+		if cfg.Prometheus == nil {
+			return nil, &model.Error{Kind: model.KindUnsupported, Message: "Prometheus is not enabled: set telemetry { prometheus_metrics = true }"}
+		}
+		r.response.begun = true
+		cfg.Prometheus.ServeHTTP(r.response.ResponseWriter, r.Request)
+		return nil, nil
+	}
+	return cfg.Metrics.DisplayMetrics(r.response.ResponseWriter, r.Request)
+}

@@ -1,0 +1,93 @@
+package api
+
+import (
+	"atoll/model"
+	"atoll/model/method"
+)
+
+func listAllocs(r *request) (any, error) {
+	full, err := r.flag("resources")
+	if err != nil {
+		return nil, err
+	}
+	return list(r, method.AllocList, &method.ListRequest{Query: r.read, Full: full},
+		func(out *method.AllocListResponse) (*method.Meta, []*model.AllocStub) { return &out.Meta, out.Allocs },
+		func(row *model.AllocStub, region string) { row.Region = region })
+}
+
+// legacyResources is how resources were shown before AllocatedResources.
+// Clients still read it without looking whether it is there.
+type legacyResources struct {
+	CPU      int64
+	MemoryMB int64
+	DiskMB   int64
+	Networks []*model.NetworkResource
+}
+
+// shownAlloc is an allocation as clients expect it.
+type shownAlloc struct {
+	*model.Allocation
+	Resources     *legacyResources
+	TaskResources map[string]*legacyResources
+}
+
+func showAlloc(a *model.Allocation) shownAlloc {
+	out := shownAlloc{Allocation: a, Resources: &legacyResources{}, TaskResources: make(map[string]*legacyResources)}
+	if r := a.AllocatedResources; r != nil {
+		out.Resources.DiskMB = r.Shared.DiskMB
+		out.Resources.Networks = r.Shared.Networks
+		for name, t := range r.Tasks {
+			out.TaskResources[name] = &legacyResources{CPU: t.Cpu.CpuShares, MemoryMB: t.Memory.MemoryMB, Networks: t.Networks}
+			out.Resources.CPU += t.Cpu.CpuShares
+			out.Resources.MemoryMB += t.Memory.MemoryMB
+		}
+	}
+	return out
+}
+
+func readAlloc(r *request) (any, error) {
+	out, err := call(r, method.AllocGet, &method.AllocRequest{Query: r.read, AllocID: r.id}, func(out *method.AllocResponse) *method.Meta { return &out.Meta })
+	if err != nil {
+		return nil, err
+	}
+	if out.Alloc == nil {
+		return nil, notFound("alloc", r.id)
+	}
+	return showAlloc(out.Alloc), nil
+}
+
+func listEvals(r *request) (any, error) {
+	return list(r, method.EvalList, &method.ListRequest{Query: r.read},
+		func(out *method.EvalListResponse) (*method.Meta, []*model.Evaluation) { return &out.Meta, out.Evals },
+		func(*model.Evaluation, string) {})
+}
+
+func readEval(r *request) (any, error) {
+	out, err := call(r, method.EvalGet, &method.EvalRequest{Query: r.read, EvalID: r.id}, func(out *method.EvalResponse) *method.Meta { return &out.Meta })
+	if err != nil {
+		return nil, err
+	}
+	if out.Eval == nil {
+		return nil, notFound("eval", r.id)
+	}
+	return out.Eval, nil
+}
+
+func evalAllocations(r *request) (any, error) {
+	out, err := call(r, method.EvalAllocs, &method.EvalRequest{Query: r.read, EvalID: r.id}, func(out *method.AllocListResponse) *method.Meta { return &out.Meta })
+	if err != nil {
+		return nil, err
+	}
+	return orEmpty(out.Allocs), nil
+}
+
+// This version makes no deployments, so that there are none to list or read.
+
+func listDeployments(r *request) (any, error) {
+	if _, err := listJobs(r); err != nil {
+		return nil, err
+	}
+	return []any{}, nil
+}
+
+func readDeployment(r *request) (any, error) { return nil, notFound("deployment", r.id) }

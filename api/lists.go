@@ -1,0 +1,84 @@
+package api
+
+import (
+	"atoll/federation"
+	"atoll/model"
+	"atoll/model/method"
+	"atoll/rpc"
+)
+
+// regionsHeader says what each region's rows are worth, in the form of
+// federation.FormatHeader.
+const regionsHeader = "X-Atoll-Regions"
+
+// list answers a list of one region, or of all: then each row names its region,
+// and the header says what each region's rows are worth.
+func list[Q, R, Row any](r *request, m method.Method[Q, R], req *Q, parts func(*R) (*method.Meta, []*Row), name func(*Row, string)) (any, error) {
+	if !r.allRegions() {
+		out, err := call(r, m, req, func(out *R) *method.Meta { meta, _ := parts(out); return meta })
+		if err != nil {
+			return nil, err
+		}
+		_, rows := parts(out)
+		return orEmpty(rows), nil
+	}
+	if r.read.MinIndex > 0 {
+		return nil, model.Invalidf("index", "index %d cannot be waited for in all regions: each has indexes of its own; ask again, or one region", r.read.MinIndex)
+	}
+	if r.read.PerPage > 0 || r.read.NextToken != "" {
+		return nil, model.Invalidf("per_page", "a list of all regions has no pages in this version; narrow it by prefix or filter")
+	}
+	regions, err := r.regions()
+	if err != nil {
+		return nil, err
+	}
+	rows := []*Row{}
+	var answers []model.RegionAnswer
+	meta := method.Meta{Index: 1, KnownLeader: true}
+	var bad error
+	for _, p := range federation.Ask(r.Context(), r.api.cfg.Caller, regions, m, req, func(out *R) *method.Meta { meta, _ := parts(out); return meta }) {
+		answers = append(answers, p.RegionAnswer)
+		if p.Reply == nil {
+			// A filter that one region cannot read no region can.
+			if model.KindOf(p.Err) == model.KindInvalid {
+				bad = p.Err
+			}
+			continue
+		}
+		of, part := parts(p.Reply)
+		for _, row := range part {
+			// A region served by this process shares its rows with us.
+			own := *row
+			name(&own, p.Region)
+			rows = append(rows, &own)
+		}
+		meta.LastContact = max(meta.LastContact, of.LastContact)
+		meta.KnownLeader = meta.KnownLeader && of.KnownLeader
+	}
+	if bad != nil {
+		return nil, bad
+	}
+	r.meta(&meta)
+	r.response.Header().Set(regionsHeader, federation.FormatHeader(answers))
+	return rows, nil
+}
+
+// regions are all regions that this agent knows. A node whose servers are gone
+// goes by what it last heard.
+func (r *request) regions() ([]model.RegionStatus, error) {
+	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, method.RegionList, rpc.To{}, &method.Empty{})
+	if err == nil {
+		return out.Regions, nil
+	}
+	if r.api.cfg.Node == nil || r.api.cfg.Server != nil {
+		return nil, err
+	}
+	var known []model.RegionStatus
+	for name, servers := range r.api.cfg.Node.Regions() {
+		known = append(known, model.RegionStatus{Name: name, Servers: servers, LastContact: -1})
+	}
+	if len(known) == 0 {
+		return nil, err
+	}
+	return known, nil
+}

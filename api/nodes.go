@@ -1,0 +1,61 @@
+package api
+
+import (
+	"atoll/model"
+	"atoll/model/method"
+)
+
+func listNodes(r *request) (any, error) {
+	full, err := r.flag("resources")
+	if err != nil {
+		return nil, err
+	}
+	return list(r, method.NodeList, &method.ListRequest{Query: r.read, Full: full},
+		func(out *method.NodeListResponse) (*method.Meta, []*model.NodeStub) { return &out.Meta, out.Nodes },
+		func(row *model.NodeStub, region string) { row.Region = region })
+}
+
+// shownNode is a node as clients expect it; they read the old forms of its
+// resources too.
+type shownNode struct {
+	*model.Node
+	Drain         bool
+	DrainStrategy any
+	Resources     *legacyResources
+	Reserved      *legacyResources
+}
+
+func readNode(r *request) (any, error) {
+	out, err := call(r, method.NodeGet, &method.NodeRequest{Query: r.read, NodeID: r.id}, func(out *method.NodeResponse) *method.Meta { return &out.Meta })
+	if err != nil {
+		return nil, err
+	}
+	if out.Node == nil {
+		return nil, notFound("node", r.id)
+	}
+	n := *out.Node
+	if n.NodeResources == nil {
+		n.NodeResources = &model.NodeResources{}
+	}
+	if n.ReservedResources == nil {
+		n.ReservedResources = &model.NodeReservedResources{}
+	}
+	has, kept := n.NodeResources, n.ReservedResources
+	return shownNode{
+		Node:      &n,
+		Resources: &legacyResources{CPU: has.Cpu.CpuShares, MemoryMB: has.Memory.MemoryMB, DiskMB: has.Disk.DiskMB, Networks: has.Networks},
+		Reserved:  &legacyResources{CPU: int64(kept.Cpu.CpuShares), MemoryMB: int64(kept.Memory.MemoryMB), DiskMB: int64(kept.Disk.DiskMB)},
+	}, nil
+}
+
+func nodeAllocations(r *request) (any, error) {
+	out, err := call(r, method.NodeAllocs, &method.NodeRequest{Query: r.read, NodeID: r.id}, func(out *method.AllocsResponse) *method.Meta { return &out.Meta })
+	if err != nil {
+		return nil, err
+	}
+	shown := []shownAlloc{}
+	for _, a := range out.Allocs {
+		shown = append(shown, showAlloc(a))
+	}
+	return shown, nil
+}

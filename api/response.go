@@ -1,0 +1,77 @@
+package api
+
+import (
+	"cmp"
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// response writes an answer, compressed when the client takes that.
+type response struct {
+	http.ResponseWriter
+	zip   bool
+	gz    *gzip.Writer
+	begun bool
+	// status is of an answer that is no error; 0 means 200.
+	status int
+}
+
+func newResponse(w http.ResponseWriter, r *http.Request) *response {
+	w.Header().Add("Vary", "Accept-Encoding")
+	return &response{ResponseWriter: w, zip: strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")}
+}
+
+// minZip is the size below which compressing costs more than it saves.
+const minZip = 1024
+
+// begin writes the header; what follows goes to the returned writer.
+func (w *response) begin(contentType string, zip bool) io.Writer {
+	w.begun = true
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if !zip {
+		w.WriteHeader(cmp.Or(w.status, http.StatusOK))
+		return w.ResponseWriter
+	}
+	w.Header().Set("Content-Encoding", "gzip")
+	w.WriteHeader(cmp.Or(w.status, http.StatusOK))
+	w.gz, _ = gzip.NewWriterLevel(w.ResponseWriter, gzip.BestSpeed)
+	return w.gz
+}
+
+// flush sends what was written so far, through the compression too.
+func (w *response) flush() {
+	if w.gz != nil {
+		_ = w.gz.Flush()
+	}
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w *response) finish() {
+	if w.gz != nil {
+		_ = w.gz.Close()
+	}
+}
+
+// json answers with v.
+func (w *response) json(v any, pretty bool) {
+	var b []byte
+	var err error
+	if pretty {
+		b, err = json.MarshalIndent(v, "", "    ")
+	} else {
+		b, err = json.Marshal(v)
+	}
+	if err != nil {
+		fail(w.ResponseWriter, http.StatusInternalServerError, "cannot encode the answer: "+err.Error())
+		return
+	}
+	if pretty {
+		b = append(b, '\n')
+	}
+	_, _ = w.begin("application/json", w.zip && len(b) >= minZip).Write(b)
+	w.finish()
+}

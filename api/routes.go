@@ -1,0 +1,85 @@
+package api
+
+import "strings"
+
+// table is every route that is served. Of those that match, the first counts:
+// longer ones come first.
+func (a *API) table() []route {
+	return []route{
+		exact("GET", "/v1/jobs", listJobs),
+		exact("PUT", "/v1/jobs", registerJob),
+		exact("PUT", "/v1/jobs/parse", parseJob),
+		withID("GET", "/v1/job/", "/allocations", jobAllocations),
+		withID("GET", "/v1/job/", "/evaluations", jobEvaluations),
+		withID("GET", "/v1/job/", "/summary", jobSummary),
+		withID("GET", "/v1/job/", "/versions", jobVersions),
+		withID("GET", "/v1/job/", "/deployments", jobDeployments),
+		withID("GET", "/v1/job/", "/deployment", jobDeployment),
+		withID("PUT", "/v1/job/", "/plan", unsupportedPart),
+		withID("PUT", "/v1/job/", "/evaluate", unsupportedPart),
+		withID("PUT", "/v1/job/", "/scale", unsupportedPart),
+		withID("GET", "/v1/job/", "/scale", unsupportedPart),
+		withID("PUT", "/v1/job/", "/revert", unsupportedPart),
+		withID("PUT", "/v1/job/", "/stable", unsupportedPart),
+		withID("PUT", "/v1/job/", "/dispatch", unsupportedPart),
+		withID("PUT", "/v1/job/", "/periodic/force", unsupportedPart),
+		withID("GET", "/v1/job/", "/submission", unsupportedPart),
+		withID("GET", "/v1/job/", "/services", unsupportedPart),
+		withID("GET", "/v1/job/", "/actions", unsupportedPart),
+		withID("GET", "/v1/job/", "", readJob),
+		withID("PUT", "/v1/job/", "", updateJob),
+		withID("DELETE", "/v1/job/", "", stopJob),
+
+		exact("GET", "/v1/allocations", listAllocs),
+		withID("GET", "/v1/allocation/", "/services", unsupportedPart),
+		withID("GET", "/v1/allocation/", "", readAlloc),
+		withID("PUT", "/v1/allocation/", "/stop", unsupportedPart),
+		withID("GET", "/v1/client/fs/logs/", "", allocLogs),
+
+		exact("GET", "/v1/evaluations", listEvals),
+		withID("GET", "/v1/evaluation/", "/allocations", evalAllocations),
+		withID("GET", "/v1/evaluation/", "", readEval),
+
+		exact("GET", "/v1/nodes", listNodes),
+		withID("GET", "/v1/node/", "/allocations", nodeAllocations),
+		withID("GET", "/v1/node/", "", readNode),
+		withID("PUT", "/v1/node/", "/drain", unsupportedPart),
+		withID("PUT", "/v1/node/", "/eligibility", unsupportedPart),
+		withID("PUT", "/v1/node/", "/purge", unsupportedPart),
+		withID("PUT", "/v1/node/", "/evaluate", unsupportedPart),
+
+		exact("GET", "/v1/deployments", listDeployments),
+		withID("GET", "/v1/deployment/", "", readDeployment),
+
+		exact("GET", "/v1/status/leader", statusLeader),
+		exact("GET", "/v1/status/peers", statusPeers),
+		exact("GET", "/v1/regions", listRegions),
+		exact("GET", "/v1/federation/regions", regionStatuses),
+
+		exact("GET", "/v1/agent/self", agentSelf),
+		exact("GET", "/v1/agent/members", agentMembers),
+		exact("GET", "/v1/agent/health", agentHealth),
+		exact("GET", "/v1/agent/servers", agentServers),
+		exact("PUT", "/v1/agent/join", agentJoin),
+		exact("GET", "/v1/metrics", showMetrics),
+	}
+}
+
+// unserved are the beginnings of the paths that Nomad has and this version does
+// not serve.
+var unserved = []string{
+	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/", "/v1/event/stream", "/v1/evaluations/count",
+	"/v1/jobs/statuses", "/v1/namespace", "/v1/namespaces", "/v1/node/pool", "/v1/operator/", "/v1/plugin", "/v1/plugins", "/v1/quota",
+	"/v1/quotas", "/v1/recommendation", "/v1/scaling/", "/v1/search", "/v1/sentinel/", "/v1/service/", "/v1/services", "/v1/system/",
+	"/v1/validate/job", "/v1/var/", "/v1/vars", "/v1/volume", "/v1/volumes", "/.well-known/", "/ui",
+}
+
+// known reports whether Nomad has something at path.
+func known(path string) bool {
+	for _, p := range unserved {
+		if path == p || strings.HasPrefix(path, strings.TrimSuffix(p, "/")+"/") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,107 @@
+package jobspec
+
+import "atoll/model"
+
+// group reads a group block.
+func (d *decoder) group(b *block) *model.TaskGroup {
+	g := &model.TaskGroup{Name: d.label(b), Count: 1}
+	d.read(b, attrs{
+		"count":                        func(v *value) { v.int(&g.Count) },
+		"shutdown_delay":               func(v *value) { v.duration(&g.ShutdownDelay) },
+		"max_run_duration":             opaqueValue(&g.MaxRunDuration),
+		"stop_after_client_disconnect": opaqueValue(&g.StopAfterClientDisconnect),
+		"max_client_disconnect":        opaqueValue(&g.MaxClientDisconnect),
+		"prevent_reschedule_on_lost":   opaqueValue(&g.PreventRescheduleOnLost),
+	}, blocks{
+		"meta":           d.texts(&g.Meta),
+		"constraint":     d.constraint(&g.Constraints),
+		"task":           func(b *block) { g.Tasks = append(g.Tasks, d.task(b)) },
+		"restart":        d.restart(&g.RestartPolicy),
+		"reschedule":     d.reschedule(&g.ReschedulePolicy),
+		"update":         d.update(&g.Update),
+		"ephemeral_disk": d.disk(&g.EphemeralDisk),
+		"network":        func(b *block) { g.Networks = append(g.Networks, d.network(b)) },
+		"service":        func(b *block) { g.Services = append(g.Services, d.service(b)) },
+		"affinity":       d.opaque(&g.Affinities),
+		"spread":         d.opaque(&g.Spreads),
+		"volume":         d.opaque(&g.Volumes),
+		"disconnect":     d.opaque(&g.Disconnect),
+		"migrate":        d.keep(&g.Migrate, migrateParts, false),
+		"scaling":        d.opaque(&g.Scaling),
+		"consul":         d.without,
+	})
+	return g
+}
+
+func (d *decoder) disk(to **model.EphemeralDisk) func(*block) {
+	return func(b *block) {
+		disk := model.NewEphemeralDisk()
+		d.read(b, attrs{
+			"size":    func(v *value) { v.int(&disk.SizeMB) },
+			"sticky":  func(v *value) { v.bool(&disk.Sticky) },
+			"migrate": func(v *value) { v.bool(&disk.Migrate) },
+		}, nil)
+		*to = disk
+	}
+}
+
+// network reads a network block, of a group or, in the old form, of a task's
+// resources.
+func (d *decoder) network(b *block) *model.NetworkResource {
+	n := &model.NetworkResource{}
+	d.read(b, attrs{
+		"mode":     func(v *value) { v.string(&n.Mode) },
+		"mbits":    func(v *value) { v.int(&n.MBits) },
+		"hostname": func(v *value) { v.string(&n.Hostname) },
+	}, blocks{
+		"dns": d.keep(&n.DNS, dnsParts, false),
+		"cni": d.without,
+		"port": func(b *block) {
+			p := model.Port{Label: d.label(b)}
+			d.read(b, attrs{
+				"static":           func(v *value) { v.int(&p.Value) },
+				"to":               func(v *value) { v.int(&p.To) },
+				"host_network":     func(v *value) { v.string(&p.HostNetwork) },
+				"ignore_collision": func(v *value) { v.bool(&p.IgnoreCollision) },
+			}, nil)
+			if p.Value != 0 {
+				n.ReservedPorts = append(n.ReservedPorts, p)
+			} else {
+				n.DynamicPorts = append(n.DynamicPorts, p)
+			}
+		},
+	})
+	return n
+}
+
+// service reads a service block.
+func (d *decoder) service(b *block) *model.Service {
+	s := &model.Service{}
+	if len(b.labels) == 1 {
+		s.Name = b.labels[0]
+	}
+	d.read(b, attrs{
+		"name":                func(v *value) { v.string(&s.Name) },
+		"port":                func(v *value) { v.string(&s.PortLabel) },
+		"provider":            func(v *value) { v.string(&s.Provider) },
+		"tags":                func(v *value) { v.strings(&s.Tags) },
+		"canary_tags":         func(v *value) { v.strings(&s.CanaryTags) },
+		"address_mode":        func(v *value) { v.string(&s.AddressMode) },
+		"address":             func(v *value) { v.string(&s.Address) },
+		"task":                func(v *value) { v.string(&s.TaskName) },
+		"on_update":           func(v *value) { v.string(&s.OnUpdate) },
+		"enable_tag_override": func(v *value) { v.bool(&s.EnableTagOverride) },
+		"cluster":             func(v *value) { v.string(&s.Cluster) },
+		"kind":                func(v *value) { v.string(&s.Kind) },
+		"tagged_addresses":    opaqueValue(&s.TaggedAddresses),
+	}, blocks{
+		"meta":          d.texts(&s.Meta),
+		"canary_meta":   d.texts(&s.CanaryMeta),
+		"check":         d.keep(&s.Checks, checkParts, true),
+		"check_restart": d.keep(&s.CheckRestart, checkRestartParts, false),
+		"connect":       d.without,
+		"identity":      d.without,
+		"weights":       d.keep(&s.Weights, weightParts, false),
+	})
+	return s
+}
