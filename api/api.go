@@ -170,10 +170,9 @@ func (a *API) refuse(req *request, err error) {
 	if errors.As(err, &tooLarge) {
 		err = model.Errorf(model.KindTooLarge, "the request's body is over the limit of %d bytes", tooLarge.Limit)
 	}
-	if errors.Is(req.Context().Err(), context.Canceled) {
-		return // nobody listens
-	}
-	if req.response.begun {
+	// Nobody listens, or the agent stops.
+	gone := errors.Is(req.Context().Err(), context.Canceled)
+	if gone || req.response.begun {
 		a.log.Debug("an answer was broken off", "path", req.URL.Path, "error", err)
 		panic(http.ErrAbortHandler)
 	}

@@ -211,7 +211,7 @@ func (c *Client) Run(ctx context.Context) error {
 	tasks := group.New(context.Background())
 	restored, err := c.restore(tasks)
 	if err != nil {
-		return errors.Join(err, c.close())
+		return errors.Join(err, c.Close())
 	}
 	loops := group.New(ctx)
 	registered := make(chan struct{})
@@ -244,10 +244,11 @@ func (c *Client) Run(ctx context.Context) error {
 		c.stopTasks()
 	}
 	tasks.Stop()
-	return errors.Join(err, tasks.Wait(), c.close())
+	return errors.Join(err, tasks.Wait(), c.Close())
 }
 
-func (c *Client) close() error {
+// Close closes what New opened, for a node that was not run; Run does it itself.
+func (c *Client) Close() error {
 	var errs []error
 	for _, d := range c.drivers {
 		errs = append(errs, d.Driver.Close())

@@ -1,0 +1,68 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/hashicorp/go-metrics"
+	"github.com/hashicorp/go-metrics/prometheus"
+	client_prometheus "github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"atoll/agent/config"
+)
+
+// telemetry gathers the agent's figures, in memory for /v1/metrics.
+type telemetry struct {
+	memory     *metrics.InmemSink
+	metrics    *metrics.Metrics
+	prometheus http.Handler // nil when off
+	interval   time.Duration
+}
+
+func newTelemetry(cfg *config.Config) (*telemetry, error) {
+	t := &telemetry{interval: max(cfg.Telemetry.CollectionInterval, time.Second)}
+	t.memory = metrics.NewInmemSink(10*time.Second, time.Minute)
+	sinks := metrics.FanoutSink{t.memory}
+	if cfg.Telemetry.PrometheusMetrics {
+		registry := client_prometheus.NewRegistry()
+		sink, err := prometheus.NewPrometheusSinkFrom(prometheus.PrometheusOpts{Expiration: time.Minute, Registerer: registry})
+		if err != nil {
+			return nil, fmt.Errorf("cannot gather metrics: %w", err)
+		}
+		sinks = append(sinks, sink)
+		t.prometheus = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	}
+	c := metrics.DefaultConfig("atoll")
+	c.EnableHostname, c.EnableHostnameLabel = false, !cfg.Telemetry.DisableHostname
+	// Its collector would never end; run measures the process instead.
+	c.EnableRuntimeMetrics = false
+	var err error
+	// Raft and Serf emit to the global one.
+	if t.metrics, err = metrics.NewGlobal(c, sinks); err != nil {
+		return nil, fmt.Errorf("cannot gather metrics: %w", err)
+	}
+	return t, nil
+}
+
+// run measures the process itself until ctx ends.
+func (t *telemetry) run(ctx context.Context) error {
+	tick := time.NewTicker(t.interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		t.metrics.SetGauge([]string{"runtime", "goroutines"}, float32(runtime.NumGoroutine()))
+		t.metrics.SetGauge([]string{"runtime", "alloc_bytes"}, float32(m.HeapAlloc))
+		t.metrics.SetGauge([]string{"runtime", "sys_bytes"}, float32(m.Sys))
+		t.metrics.SetGauge([]string{"runtime", "gc_runs"}, float32(m.NumGC))
+	}
+}

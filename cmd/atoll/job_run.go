@@ -1,0 +1,196 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/spf13/cobra"
+
+	"atoll/jobspec"
+	"atoll/model"
+)
+
+func jobRunCommand() *cobra.Command {
+	var m meta
+	var in jobInput
+	var detach, output bool
+	var checkIndex string
+	c := &cobra.Command{
+		Use: "run FILE", Short: "Submit a job", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := m.oneRegion(); err != nil {
+				return err
+			}
+			job, err := in.read(c, args[0])
+			if err != nil {
+				return err
+			}
+			if output {
+				return printJSON(c.OutOrStdout(), map[string]any{"Job": job})
+			}
+			return submit(c, &m, job, checkIndex, detach)
+		},
+	}
+	m.flags(c)
+	in.flags(c)
+	f := c.Flags()
+	f.BoolVar(&detach, "detach", false, "do not follow the evaluation")
+	f.BoolVar(&output, "output", false, "print the job as JSON instead of submitting it")
+	f.StringVar(&checkIndex, "check-index", "", "submit only if the job's modify `INDEX` is this; 0 for a job that is new")
+	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	return c
+}
+
+// submit registers the job and follows what comes of it.
+func submit(c *cobra.Command, m *meta, job *api.Job, checkIndex string, detach bool) error {
+	client, err := m.client()
+	if err != nil {
+		return err
+	}
+	opts := &api.RegisterOptions{}
+	if checkIndex != "" {
+		if _, err := fmt.Sscan(checkIndex, &opts.ModifyIndex); err != nil {
+			return fmt.Errorf("-check-index %q is no number", checkIndex)
+		}
+		opts.EnforceIndex = true
+	}
+	// The job file's region and namespace win over flags.
+	write, query := &api.WriteOptions{}, &api.QueryOptions{}
+	if r := deref(job.Region); r != "" && r != model.GlobalRegion {
+		client.SetRegion(r)
+		write.Region, query.Region = r, r
+	}
+	if n := deref(job.Namespace); n != "" {
+		client.SetNamespace(n)
+		write.Namespace, query.Namespace = n, n
+	}
+	resp, _, err := client.Jobs().RegisterOpts(job, opts, write)
+	if err != nil {
+		return err
+	}
+	if resp.Warnings != "" {
+		fmt.Fprintf(c.ErrOrStderr(), "Job Warnings:\n%s\n\n", resp.Warnings)
+	}
+	if detach || resp.EvalID == "" {
+		fmt.Fprintln(c.OutOrStdout(), "Job registration successful")
+		if resp.EvalID != "" {
+			fmt.Fprintln(c.OutOrStdout(), "Evaluation ID: "+resp.EvalID)
+		}
+		return nil
+	}
+	return (&monitor{meta: m, client: client, out: c.OutOrStdout(), query: query}).follow(c, resp.EvalID)
+}
+
+// jobInput is how a job is given.
+type jobInput struct {
+	vars, varFiles []string
+	json           bool
+	loose          bool
+}
+
+func (in *jobInput) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringArrayVar(&in.vars, "var", nil, "a variable's value `NAME=VALUE`; may come again")
+	f.StringArrayVar(&in.varFiles, "var-file", nil, "`FILE` of variables; may come again")
+	f.BoolVar(&in.json, "json", false, "the file is JSON")
+	strict := f.Bool("hcl2-strict", true, "refuse values of variables that the file does not declare")
+	c.PreRun = func(*cobra.Command, []string) { in.loose = !*strict }
+}
+
+// maxInput bounds a job file in bytes; the parser's own bound is lower.
+const maxInput = 16 << 20
+
+// read reads a job file, "-" being standard input, as the official client has
+// it. What a server would refuse without looking is refused here, with the
+// file's own words.
+func (in *jobInput) read(c *cobra.Command, name string) (*api.Job, error) {
+	var src []byte
+	var err error
+	if name == "-" {
+		src, err = io.ReadAll(io.LimitReader(c.InOrStdin(), maxInput))
+	} else {
+		src, err = readBounded(name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the job: %w", err)
+	}
+	job := new(model.Job)
+	if in.json {
+		var outer struct{ Job *model.Job }
+		if err := json.Unmarshal(src, &outer); err != nil {
+			return nil, fmt.Errorf("cannot read the job %s: %w", name, err)
+		}
+		if job = outer.Job; job == nil {
+			job = new(model.Job)
+			if err := json.Unmarshal(src, job); err != nil {
+				return nil, fmt.Errorf("cannot read the job %s: %w", name, err)
+			}
+		}
+	} else if job, err = in.parse(name, src); err != nil {
+		return nil, err
+	}
+	checked := model.Clone(job)
+	checked.Canonicalize()
+	if _, err := checked.Validate(); err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(job)
+	if err != nil {
+		return nil, fmt.Errorf("cannot send the job: %w", err)
+	}
+	out := new(api.Job)
+	if err := json.Unmarshal(b, out); err != nil {
+		return nil, fmt.Errorf("cannot send the job: %w", err)
+	}
+	return out, nil
+}
+
+func readBounded(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxInput))
+}
+
+func (in *jobInput) parse(name string, src []byte) (*model.Job, error) {
+	opts := jobspec.Options{Variables: make(map[string]string), Env: os.Environ(), Loose: in.loose}
+	for _, kv := range in.vars {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok {
+			return nil, fmt.Errorf("-var %q is not NAME=VALUE", kv)
+		}
+		opts.Variables[k] = v
+	}
+	for _, file := range in.varFiles {
+		b, err := readBounded(file)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the variables: %w", err)
+		}
+		opts.VarFiles = append(opts.VarFiles, jobspec.File{Name: file, Content: b})
+	}
+	dir := "."
+	if name != "-" {
+		dir = filepath.Dir(name)
+	}
+	opts.Files = userFiles{dir}
+	return jobspec.Parse(name, src, opts)
+}
+
+// userFiles are the files of whoever runs the command, by whatever path: they are
+// read with their own rights.
+type userFiles struct{ dir string }
+
+func (u userFiles) Open(name string) (fs.File, error) {
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(u.dir, name)
+	}
+	return os.Open(name)
+}

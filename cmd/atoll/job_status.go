@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/spf13/cobra"
+
+	"atoll/model"
+)
+
+func jobStatusCommand() *cobra.Command {
+	var m meta
+	c := &cobra.Command{
+		Use: "status [JOB]", Short: "List jobs, or show one", Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			prefix := ""
+			if len(args) > 0 {
+				prefix = args[0]
+			}
+			if m.all() {
+				return jobsOfAllRegions(c, &m, prefix)
+			}
+			client, err := m.client()
+			if err != nil {
+				return err
+			}
+			if prefix == "" {
+				return listJobs(c.OutOrStdout(), &m, client)
+			}
+			id, err := findJob(client, prefix)
+			if err != nil {
+				return err
+			}
+			return showJob(c.OutOrStdout(), &m, client, id)
+		},
+	}
+	m.flags(c)
+	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	return c
+}
+
+// findJob returns the id of the one job that an id or its beginning names.
+func findJob(client *api.Client, prefix string) (string, error) {
+	jobs, _, err := client.Jobs().PrefixList(prefix)
+	if err != nil {
+		return "", err
+	}
+	var ids []string
+	for _, j := range jobs {
+		ids = append(ids, j.ID)
+	}
+	return unique("job", prefix, ids)
+}
+
+func listJobs(w io.Writer, m *meta, client *api.Client) error {
+	jobs, _, err := client.Jobs().List(nil)
+	if err != nil {
+		return err
+	}
+	if m.json {
+		return printJSON(w, jobs)
+	}
+	if len(jobs) == 0 {
+		fmt.Fprintln(w, "No running jobs")
+		return nil
+	}
+	rows := []string{"ID|Type|Priority|Status|Submit Date"}
+	for _, j := range jobs {
+		rows = append(rows, fmt.Sprintf("%s|%s|%d|%s|%s", cell(j.ID), j.Type, j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
+	}
+	fmt.Fprintln(w, list(rows))
+	return nil
+}
+
+func jobState(status string, stopped bool) string {
+	if stopped {
+		return status + " (stopped)"
+	}
+	return status
+}
+
+func jobsOfAllRegions(c *cobra.Command, m *meta, prefix string) error {
+	jobs, answers, err := m.federation().Jobs(context.Background(), m.namespace, prefix)
+	if err != nil {
+		return err
+	}
+	w := c.OutOrStdout()
+	if m.json {
+		return printJSON(w, map[string]any{"Jobs": jobs, "Regions": answers})
+	}
+	rows := []string{"Region|ID|Type|Priority|Status|Submit Date"}
+	for _, j := range jobs {
+		rows = append(rows, fmt.Sprintf("%s|%s|%s|%d|%s|%s", j.Region, cell(j.ID), j.Type, j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
+	}
+	if len(jobs) == 0 {
+		fmt.Fprintln(w, "No running jobs")
+	} else {
+		fmt.Fprintln(w, list(rows))
+	}
+	showAnswers(w, answers)
+	return nil
+}
+
+// showAnswers tells what each region's rows are worth.
+func showAnswers(w io.Writer, answers []model.RegionAnswer) {
+	rows := []string{"Region|Answer|Age|Index"}
+	for _, a := range answers {
+		old, index := "", ""
+		if a.Freshness != model.Live && a.Age >= 0 {
+			old = a.Age.Round(100 * time.Millisecond).String()
+		}
+		if a.Freshness != model.Unreachable {
+			index = fmt.Sprint(a.Index)
+		}
+		rows = append(rows, fmt.Sprintf("%s|%s|%s|%s", a.Region, a.Freshness, old, index))
+	}
+	fmt.Fprintln(w, title("Regions"))
+	fmt.Fprintln(w, list(rows))
+}
+
+func showJob(w io.Writer, m *meta, client *api.Client, id string) error {
+	job, _, err := client.Jobs().Info(id, nil)
+	if err != nil {
+		return err
+	}
+	if m.json {
+		return printJSON(w, job)
+	}
+	fmt.Fprintln(w, pairs([]string{
+		"ID|" + cell(deref(job.ID)), "Name|" + cell(deref(job.Name)), "Submit Date|" + date(deref(job.SubmitTime)), "Type|" + deref(job.Type),
+		fmt.Sprintf("Priority|%d", deref(job.Priority)), "Datacenters|" + strings.Join(job.Datacenters, ","), "Namespace|" + deref(job.Namespace),
+		"Node Pool|" + deref(job.NodePool), "Status|" + jobState(deref(job.Status), deref(job.Stop)), "Periodic|false", "Parameterized|false",
+	}))
+	summary, _, err := client.Jobs().Summary(id, nil)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(w, title("Summary"))
+	rows := []string{"Task Group|Queued|Starting|Running|Failed|Complete|Lost|Unknown"}
+	for _, g := range slices.Sorted(maps.Keys(summary.Summary)) {
+		s := summary.Summary[g]
+		rows = append(rows, fmt.Sprintf("%s|%d|%d|%d|%d|%d|%d|%d", cell(g), s.Queued, s.Starting, s.Running, s.Failed, s.Complete, s.Lost, s.Unknown))
+	}
+	fmt.Fprintln(w, list(rows))
+	if err := showPlacementFailure(w, client, id); err != nil {
+		return err
+	}
+	allocs, _, err := client.Jobs().Allocations(id, false, nil)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(w, title("Allocations"))
+	if len(allocs) == 0 {
+		fmt.Fprintln(w, "No allocations placed")
+		return nil
+	}
+	slices.SortFunc(allocs, func(a, b *api.AllocationListStub) int { return int(b.CreateIndex) - int(a.CreateIndex) })
+	fmt.Fprintln(w, allocTable(m, allocs))
+	return nil
+}
+
+func allocTable(m *meta, allocs []*api.AllocationListStub) string {
+	rows := []string{"ID|Node ID|Task Group|Version|Desired|Status|Created|Modified"}
+	for _, a := range allocs {
+		rows = append(rows, fmt.Sprintf("%s|%s|%s|%d|%s|%s|%s|%s", m.id(a.ID), m.id(a.NodeID), cell(a.TaskGroup), a.JobVersion, a.DesiredStatus, a.ClientStatus, ago(a.CreateTime), ago(a.ModifyTime)))
+	}
+	return list(rows)
+}
+
+// showPlacementFailure tells why the newest evaluation left something without a
+// place.
+func showPlacementFailure(w io.Writer, client *api.Client, id string) error {
+	evals, _, err := client.Jobs().Evaluations(id, nil)
+	if err != nil {
+		return err
+	}
+	var newest *api.Evaluation
+	for _, e := range evals {
+		if e.Status == api.EvalStatusBlocked && e.FailedTGAllocs != nil || e.Status == api.EvalStatusComplete {
+			if newest == nil || e.CreateIndex > newest.CreateIndex {
+				newest = e
+			}
+		}
+	}
+	blocked := slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == api.EvalStatusBlocked })
+	if newest == nil || !blocked || len(newest.FailedTGAllocs) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w, title("Placement Failure"))
+	for _, g := range slices.Sorted(maps.Keys(newest.FailedTGAllocs)) {
+		fmt.Fprintf(w, "Task Group %q:\n", g)
+		for _, line := range placement(newest.FailedTGAllocs[g]) {
+			fmt.Fprintln(w, "  * "+line)
+		}
+	}
+	return nil
+}

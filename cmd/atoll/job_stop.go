@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/spf13/cobra"
+)
+
+func jobStopCommand() *cobra.Command {
+	var m meta
+	var detach, purge bool
+	c := &cobra.Command{
+		Use: "stop JOB", Short: "Stop a job", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := m.oneRegion(); err != nil {
+				return err
+			}
+			client, err := m.client()
+			if err != nil {
+				return err
+			}
+			id, err := findJob(client, args[0])
+			if err != nil {
+				return err
+			}
+			evalID, _, err := client.Jobs().DeregisterOpts(id, &api.DeregisterOptions{Purge: purge}, nil)
+			if err != nil {
+				return err
+			}
+			if evalID == "" {
+				return nil
+			}
+			if detach {
+				fmt.Fprintln(c.OutOrStdout(), evalID)
+				return nil
+			}
+			return (&monitor{meta: &m, client: client, out: c.OutOrStdout(), query: &api.QueryOptions{}}).follow(c, evalID)
+		},
+	}
+	m.flags(c)
+	f := c.Flags()
+	f.BoolVar(&detach, "detach", false, "do not follow the evaluation")
+	f.BoolVar(&purge, "purge", false, "forget the job and its history too")
+	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	f.Bool("yes", false, "accepted; nothing is asked")
+	return c
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/spf13/cobra"
+
+	apiclient "atoll/api/client"
+	"atoll/model"
+)
+
+// meta is what every command that asks an agent has in common.
+type meta struct {
+	address, region, namespace string
+	verbose, json              bool
+}
+
+func (m *meta) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&m.address, "address", "", "address of an agent `URL` (ATOLL_ADDR, NOMAD_ADDR; http://127.0.0.1:4646)")
+	f.StringVar(&m.region, "region", "", "region to ask `NAME` (ATOLL_REGION, NOMAD_REGION; the agent's own)")
+	f.StringVar(&m.namespace, "namespace", "", "namespace `NAME` (ATOLL_NAMESPACE, NOMAD_NAMESPACE; default)")
+	f.Bool("no-color", true, "accepted; the output has no colours")
+	_ = f.MarkHidden("no-color")
+}
+
+// env returns the first that is set of ATOLL_name and NOMAD_name.
+func env(name string) string { return cmp.Or(os.Getenv("ATOLL_"+name), os.Getenv("NOMAD_"+name)) }
+
+func (m *meta) addr() string { return cmp.Or(m.address, env("ADDR"), "http://127.0.0.1:4646") }
+
+// client is the official one, pointed at the agent.
+func (m *meta) client() (*api.Client, error) {
+	cfg := api.DefaultConfig()
+	cfg.Address = m.addr()
+	cfg.Region = cmp.Or(m.region, env("REGION"))
+	cfg.Namespace = cmp.Or(m.namespace, env("NAMESPACE"))
+	c, err := api.NewClient(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the address %q: %w", cfg.Address, err)
+	}
+	return c, nil
+}
+
+// federation is the client of questions to all regions.
+func (m *meta) federation() *apiclient.Client {
+	return &apiclient.Client{Address: m.addr(), HTTP: http.DefaultClient}
+}
+
+// all reports whether every region is asked.
+func (m *meta) all() bool { return cmp.Or(m.region, env("REGION")) == model.AllRegions }
+
+// oneRegion refuses -region '*' where it means nothing.
+func (m *meta) oneRegion() error {
+	if m.all() {
+		return fmt.Errorf("-region %q is for lists; name one region here", model.AllRegions)
+	}
+	return nil
+}
+
+// idLength is how much of an id is shown.
+func (m *meta) id(id string) string {
+	if m.verbose || len(id) <= 8 {
+		return id
+	}
+	return id[:8]
+}
+
+// unique returns the one id that begins with prefix.
+func unique(what, prefix string, ids []string) (string, error) {
+	switch len(ids) {
+	case 0:
+		return "", fmt.Errorf("no %s begins with %q", what, prefix)
+	case 1:
+		return ids[0], nil
+	}
+	for _, id := range ids {
+		if id == prefix {
+			return id, nil
+		}
+	}
+	return "", fmt.Errorf("%q is the beginning of %d %ss: %s", prefix, len(ids), what, strings.Join(ids[:min(len(ids), 5)], ", "))
+}
+
+// even is a prefix of a UUID as the server wants it.
+func even(prefix string) string { return strings.ToLower(strings.TrimSpace(prefix)) }

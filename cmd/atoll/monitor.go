@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/spf13/cobra"
+)
+
+// monitor follows an evaluation, and those that follow on it, to its end.
+type monitor struct {
+	meta   *meta
+	client *api.Client
+	out    io.Writer
+	query  *api.QueryOptions
+
+	status string
+	allocs map[string]bool
+}
+
+// monitorTime bounds the following: an evaluation that takes longer goes on
+// without a watcher.
+const monitorTime = 5 * time.Minute
+
+func (m *monitor) line(format string, args ...any) {
+	fmt.Fprintf(m.out, "    %s: %s\n", time.Now().Format(time.RFC3339), fmt.Sprintf(format, args...))
+}
+
+func (m *monitor) headline(format string, args ...any) {
+	fmt.Fprintf(m.out, "==> %s: %s\n", time.Now().Format(time.RFC3339), fmt.Sprintf(format, args...))
+}
+
+// follow returns exitCode(2) when something could not be placed.
+func (m *monitor) follow(c *cobra.Command, evalID string) error {
+	ctx := c.Context()
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, monitorTime)
+	defer cancel()
+	for evalID != "" {
+		m.status, m.allocs = "", make(map[string]bool)
+		m.headline("Monitoring evaluation %q", m.meta.id(evalID))
+		eval, err := m.one(ctx, evalID)
+		if err != nil {
+			return err
+		}
+		m.headline("Evaluation %q finished with status %q", m.meta.id(evalID), eval.Status)
+		m.failures(eval)
+		if eval.BlockedEval != "" {
+			m.line("Evaluation %q waits for a node that can take the rest", m.meta.id(eval.BlockedEval))
+		}
+		if len(eval.FailedTGAllocs) > 0 {
+			return exitCode(2)
+		}
+		if eval.Status != api.EvalStatusComplete {
+			return fmt.Errorf("evaluation %s ended as %s: %s", m.meta.id(evalID), eval.Status, eval.StatusDescription)
+		}
+		if evalID = eval.NextEval; evalID != "" && eval.Wait > 0 {
+			m.line("The next evaluation is due in %s", eval.Wait)
+			return nil
+		}
+	}
+	return nil
+}
+
+// one follows an evaluation to its end.
+func (m *monitor) one(ctx context.Context, id string) (*api.Evaluation, error) {
+	for wait := 50 * time.Millisecond; ; wait = min(wait*2, time.Second) {
+		eval, _, err := m.client.Evaluations().Info(id, m.query)
+		if err != nil {
+			return nil, err
+		}
+		if m.status == "" {
+			if eval.JobID != "" {
+				m.line("Evaluation triggered by job %q", eval.JobID)
+			}
+		} else if m.status != eval.Status {
+			m.line("Evaluation status changed: %q -> %q", m.status, eval.Status)
+		}
+		first := m.status == ""
+		m.status = eval.Status
+		allocs, _, err := m.client.Evaluations().Allocations(id, m.query)
+		if err != nil {
+			return nil, err
+		}
+		slices.SortFunc(allocs, func(a, b *api.AllocationListStub) int { return int(a.CreateIndex) - int(b.CreateIndex) })
+		for _, a := range allocs {
+			if !m.allocs[a.ID] {
+				m.allocs[a.ID] = true
+				m.line("Allocation %q created: node %q, group %q", m.meta.id(a.ID), m.meta.id(a.NodeID), a.TaskGroup)
+			}
+		}
+		switch eval.Status {
+		case api.EvalStatusComplete, api.EvalStatusFailed, api.EvalStatusCancelled:
+			if first {
+				m.line("Evaluation status is %q", eval.Status)
+			}
+			return eval, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("evaluation %s is still %s; watch it with atoll eval status %s", m.meta.id(id), eval.Status, m.meta.id(id))
+		case <-time.After(wait):
+		}
+	}
+}
+
+// failures tells what found no place, and why.
+func (m *monitor) failures(eval *api.Evaluation) {
+	for group, metric := range eval.FailedTGAllocs {
+		m.line("Task Group %q (failed to place %d allocation%s):", group, metric.CoalescedFailures+1, plural(metric.CoalescedFailures+1))
+		for _, line := range placement(metric) {
+			fmt.Fprintln(m.out, "      * "+line)
+		}
+	}
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
+// placement words why no node would do.
+func placement(m *api.AllocationMetric) (out []string) {
+	if m.NodesEvaluated == 0 {
+		out = append(out, "No nodes were eligible for evaluation")
+	}
+	for dc, n := range m.NodesAvailable {
+		if n == 0 {
+			out = append(out, fmt.Sprintf("No nodes are available in datacenter %q", dc))
+		}
+	}
+	for class, n := range m.ClassFiltered {
+		out = append(out, fmt.Sprintf("Class %q: %d node%s excluded by filter", class, n, plural(n)))
+	}
+	for c, n := range m.ConstraintFiltered {
+		out = append(out, fmt.Sprintf("Constraint %q: %d node%s excluded by filter", c, n, plural(n)))
+	}
+	if m.NodesExhausted > 0 {
+		out = append(out, fmt.Sprintf("Resources exhausted on %d node%s", m.NodesExhausted, plural(m.NodesExhausted)))
+	}
+	for dim, n := range m.DimensionExhausted {
+		out = append(out, fmt.Sprintf("Dimension %q exhausted on %d node%s", dim, n, plural(n)))
+	}
+	slices.Sort(out)
+	return out
+}
