@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"atoll/drivers"
 	"atoll/internal/wire"
@@ -55,7 +56,7 @@ var (
 func openStore(dir string) (*store, error) {
 	file := filepath.Join(dir, "state.db")
 	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("cannot open %s: another agent has it open; give each agent a data_dir of its own", file)
 	}
 	if err != nil {
@@ -106,7 +107,7 @@ func (s *store) putTask(allocID, task string, r *taskRecord) error {
 
 func (s *store) deleteAlloc(id string) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		if err := tx.Bucket(allocsBucket).DeleteBucket([]byte(id)); err != nil && !errors.Is(err, bbolt.ErrBucketNotFound) {
+		if err := tx.Bucket(allocsBucket).DeleteBucket([]byte(id)); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
 			return err
 		}
 		return nil

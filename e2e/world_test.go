@@ -109,9 +109,10 @@ func (w *world) cutting(name, verb string) {
 	}
 }
 
-// command runs in the host's namespace.
+// command runs in the host's namespace. (Not by `ip netns exec`, which hides the
+// cgroup mounts beneath /sys.)
 func (h *host) command(name string, args ...string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", h.name, name}, args...)...)
+	return exec.Command("nsenter", append([]string{"--net=/var/run/netns/" + h.name, name}, args...)...)
 }
 
 // inside runs f on a thread that is in the namespace. Sockets that f makes
@@ -241,8 +242,8 @@ func (a *agent) start() {
 	a.done = done
 }
 
-// kill is kill -9, and waits for the process to be gone. (`ip netns exec`
-// becomes the program: the process id is the agent's.)
+// kill is kill -9, and waits for the process to be gone. (nsenter becomes the
+// program: the process id is the agent's.)
 func (a *agent) kill() {
 	a.w.t.Helper()
 	if err := a.cmd.Process.Kill(); err != nil {
@@ -340,4 +341,12 @@ func eventually(t testing.TB, within time.Duration, what string, f func() error)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// cli runs the command line against an agent, from the test's namespace.
+func (w *world) cli(a *agent, args ...string) (string, error) {
+	cmd := w.hosts[control].command(w.bin, args...)
+	cmd.Env = append(os.Environ(), "ATOLL_ADDR="+a.url())
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }

@@ -234,7 +234,7 @@ func (d *Directory) Unreachable(name string, cause error) *model.Error {
 func (d *Directory) unreachable(r *region, cause error) *model.Error {
 	e := &model.Error{Kind: model.KindUnreachable, Region: r.name}
 	what := "no answer"
-	if cause != nil {
+	if cause != nil && model.KindOf(cause) != model.KindDeadline {
 		what = cause.Error()
 	}
 	if r.contact.IsZero() {

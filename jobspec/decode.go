@@ -307,25 +307,6 @@ func (v *value) strings(to *[]string) {
 	*to = out
 }
 
-func (v *value) stringMap(to *map[string]string) {
-	if !v.v.Type().IsObjectType() && !v.v.Type().IsMapType() {
-		v.wrong("a map of texts")
-		return
-	}
-	if *to == nil {
-		*to = make(map[string]string)
-	}
-	for it := v.v.ElementIterator(); it.Next(); {
-		key, el := it.Element()
-		if el.IsNull() {
-			continue
-		}
-		var s string
-		(&value{v.d, el, v.at, join(v.path, key.AsString())}).string(&s)
-		(*to)[key.AsString()] = s
-	}
-}
-
 // any is the value in the forms that JSON has: text, bool, int for whole numbers
 // and float64 for others, lists and maps.
 func (v *value) any() any {

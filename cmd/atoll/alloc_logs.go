@@ -152,6 +152,9 @@ func (l *logFlags) show(w io.Writer, client *api.Client, a *api.Allocation) erro
 
 // lastLines returns the last n lines of text.
 func lastLines(text []byte, n int64) []byte {
+	if n <= 0 {
+		return nil
+	}
 	at := len(bytes.TrimSuffix(text, []byte("\n")))
 	for ; n > 0 && at >= 0; n-- {
 		at = bytes.LastIndexByte(text[:at], '\n')

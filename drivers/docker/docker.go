@@ -147,7 +147,7 @@ func (d *Driver) fetch(ctx context.Context, set *settings) error {
 	if err == nil && !set.forcePull {
 		return nil
 	}
-	if err != nil && !client.IsErrNotFound(err) {
+	if err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("cannot look for image %q: %w", set.image, oneLine(err))
 	}
 	progress, err := d.engine.ImagePull(ctx, set.image, image.PullOptions{})
@@ -183,7 +183,7 @@ func (d *Driver) Recover(ctx context.Context, t *drivers.Task, h drivers.Handle)
 	}
 	c, err := d.engine.ContainerInspect(ctx, which)
 	switch {
-	case client.IsErrNotFound(err):
+	case errdefs.IsNotFound(err):
 		return nil, drivers.ErrNotStarted
 	case err != nil:
 		return nil, fmt.Errorf("cannot look for the container: %w", oneLine(err))
@@ -214,7 +214,7 @@ func (d *Driver) Wait(ctx context.Context, h drivers.Handle) (*drivers.Exit, err
 			}
 			return nil
 		case err := <-failures:
-			if client.IsErrNotFound(err) {
+			if errdefs.IsNotFound(err) {
 				exit = &drivers.Exit{Err: "its container was removed"}
 				return nil
 			}
@@ -257,7 +257,7 @@ func (d *Driver) Stop(ctx context.Context, h drivers.Handle, how drivers.Stop) e
 		}
 	}
 	err = d.engine.ContainerKill(ctx, v.Container, signal)
-	if client.IsErrNotFound(err) || isNotRunning(err) {
+	if errdefs.IsNotFound(err) || isNotRunning(err) {
 		return nil
 	}
 	if err == nil {
@@ -268,7 +268,7 @@ func (d *Driver) Stop(ctx context.Context, h drivers.Handle, how drivers.Stop) e
 			return err
 		}
 	}
-	if err := d.engine.ContainerKill(ctx, v.Container, "SIGKILL"); err != nil && !client.IsErrNotFound(err) && !isNotRunning(err) {
+	if err := d.engine.ContainerKill(ctx, v.Container, "SIGKILL"); err != nil && !errdefs.IsNotFound(err) && !isNotRunning(err) {
 		return fmt.Errorf("cannot kill the container: %w", oneLine(err))
 	}
 	_, err = d.Wait(ctx, h)
@@ -297,7 +297,7 @@ func (d *Driver) Destroy(ctx context.Context, h drivers.Handle) error {
 func (d *Driver) remove(ctx context.Context, which string) error {
 	err := d.engine.ContainerRemove(ctx, which, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	// A conflict says that its removal is under way.
-	if err == nil || client.IsErrNotFound(err) || errdefs.IsConflict(err) {
+	if err == nil || errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
 		return nil
 	}
 	return fmt.Errorf("cannot remove the container: %w", oneLine(err))

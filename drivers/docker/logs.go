@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 
@@ -90,7 +91,7 @@ func (c *copier) run(ctx context.Context) error {
 	if b, err := os.ReadFile(c.mark); err == nil {
 		c.last, _ = time.Parse(time.RFC3339Nano, string(b))
 	}
-	gone := func(err error) bool { return client.IsErrNotFound(err) }
+	gone := func(err error) bool { return errdefs.IsNotFound(err) }
 	return backoff.Policy{}.Retry(ctx, gone, func(ctx context.Context) error {
 		opts := container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: true, Timestamps: true}
 		if c.from = c.last; !c.from.IsZero() {
