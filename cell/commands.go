@@ -13,14 +13,14 @@ type Command uint8
 
 // The commands; each has a body type of the same name, in the file of its noun.
 const (
-	CmdCellInit Command = iota + 1
-	CmdJobRegister
-	CmdJobDeregister
-	CmdPlan
-	CmdEvals
-	CmdNodeRegister
-	CmdNodeStatus
-	CmdAllocReports
+	CmdCellInit      Command = 1
+	CmdJobRegister   Command = 2
+	CmdJobDeregister Command = 3
+	CmdPlan          Command = 4
+	CmdEvals         Command = 5
+	CmdNodeRegister  Command = 6
+	CmdNodeStatus    Command = 7
+	CmdAllocReports  Command = 8
 )
 
 // table leads from each command to what applies it.

@@ -20,20 +20,20 @@ const SnapshotVersion = 1
 // A snapshot is a stream of records: a type byte, a four-byte length, msgpack.
 // The numbers are on disk: append only.
 const (
-	recHeader byte = iota + 1
-	recCell
-	recIndex
-	recJob
-	recJobVersion
-	recNode
-	recEval
-	recJobAllocs
-	recNodeAllocs
-	recAllocJob
-	recShared
-	recRows
-	recEnd
-	recRequest
+	recHeader     byte = 1
+	recCell       byte = 2
+	recIndex      byte = 3
+	recJob        byte = 4
+	recJobVersion byte = 5
+	recNode       byte = 6
+	recEval       byte = 7
+	recJobAllocs  byte = 8
+	recNodeAllocs byte = 9
+	recAllocJob   byte = 10
+	recShared     byte = 11
+	recRows       byte = 12
+	recEnd        byte = 13
+	recRequest    byte = 14
 )
 
 // maxRecord bounds a record that Restore will read; rows come in batches well
