@@ -20,12 +20,18 @@ func (tcpStream) Dial(addr string, timeout time.Duration) (net.Conn, error) {
 	return net.DialTimeout("tcp", addr, timeout)
 }
 
-func openAlone(t testing.TB, dir string) *Cell {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+func openAlone(t testing.TB, dir string) *Cell {
+	t.Helper()
+	l := listen(t)
 	c, err := Open(Config{ServerID: "s1", DataDir: dir, Stream: tcpStream{l}, Advertise: l.Addr().String(), Alone: true})
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ type membership struct {
 	cell   *cell.Cell
 	gossip *federation.Gossip
 	region string
-	self   cell.Server
+	addr   string // our own, as others reach it
 	expect int
 	log    hclog.Logger
 
@@ -67,7 +67,7 @@ func (m *membership) bootstrap(ctx context.Context) error {
 		return nil
 	}
 	if m.expect == 1 {
-		return m.cell.Bootstrap([]cell.Server{m.self})
+		return m.cell.Bootstrap([]cell.Server{{ID: m.cell.ID(), Addr: m.addr}})
 	}
 	for {
 		changed := m.change()
@@ -137,10 +137,13 @@ func (m *membership) reconcile() error {
 		addrs[s.ID] = s.Addr
 	}
 	ours := m.cell.Snapshot().Cell(nil)
+	if err := m.removeReplaced(have); err != nil {
+		return err
+	}
 	for _, p := range m.peers() {
 		addr, member := addrs[p.ID]
 		switch {
-		case p.Left && member && p.ID != m.self.ID:
+		case p.Left && member && p.ID != m.cell.ID():
 			m.log.Info("a server left", "server", p.Name)
 			if err := m.cell.RemoveServer(p.ID); err != nil {
 				return err
@@ -150,6 +153,26 @@ func (m *membership) reconcile() error {
 		case p.Alive && addr != p.RPC:
 			m.log.Info("adding server to the cell", "server", p.Name, "addr", p.RPC)
 			if err := m.cell.AddServer(cell.Server{ID: p.ID, Addr: p.RPC}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// removeReplaced takes out members at whose address another server answers now:
+// one that lost its data, or set them aside as damaged, comes back with a new id.
+func (m *membership) removeReplaced(have []cell.Server) error {
+	at, alive := make(map[string]string), make(map[string]bool) // ids by address, and all
+	for _, p := range m.peers() {
+		if p.Alive {
+			at[p.RPC], alive[p.ID] = p.ID, true
+		}
+	}
+	for _, s := range have {
+		if id := at[s.Addr]; id != "" && !alive[s.ID] {
+			m.log.Info("a server has come back without its data; its old place in the cell is given up", "addr", s.Addr, "old id", s.ID, "new id", id)
+			if err := m.cell.RemoveServer(s.ID); err != nil {
 				return err
 			}
 		}

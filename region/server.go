@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -63,6 +62,7 @@ type Server struct {
 	router   *federation.Router
 	members  *membership
 	lead     *leadership
+	look     *lookout
 	sessions *sessions
 	loops    *group.Group
 }
@@ -86,10 +86,6 @@ func New(cfg Config) (_ *Server, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the server's data directory: %w", err)
 	}
-	id, err := serverID(dir)
-	if err != nil {
-		return nil, err
-	}
 	advertise, err := net.ResolveTCPAddr("tcp", cfg.AdvertiseRPC)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the advertised address %q: %w", cfg.AdvertiseRPC, err)
@@ -100,25 +96,27 @@ func New(cfg Config) (_ *Server, err error) {
 	s.dir = federation.NewDirectory(federation.DirectoryConfig{
 		Region: cfg.Region, Self: cfg.AdvertiseRPC, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
 	})
-	s.gossip, err = federation.NewGossip(federation.GossipConfig{
-		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: id, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
-		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
+	s.look = &lookout{region: cfg.Region, self: cfg.AdvertiseRPC, ping: s.ping}
+	s.cell, err = cell.Open(cell.Config{
+		DataDir: dir, Stream: s.listener.Raft(), Advertise: cfg.AdvertiseRPC, Alone: cfg.Expect == 1,
+		Logger: cfg.Log, SnapshotThreshold: cfg.SnapshotThreshold, Version: cfg.Version,
+		LedElsewhere: s.look.led, Renewed: s.renewed,
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.cell, err = cell.Open(cell.Config{
-		ServerID: id, DataDir: dir, Stream: s.listener.Raft(), Advertise: cfg.AdvertiseRPC, Alone: cfg.Expect == 1,
-		Logger: cfg.Log, SnapshotThreshold: cfg.SnapshotThreshold,
+	s.gossip, err = federation.NewGossip(federation.GossipConfig{
+		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: s.cell.ID(), Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
+		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
 	})
 	if err != nil {
-		return nil, errors.Join(err, s.gossip.Close())
+		return nil, errors.Join(err, s.cell.Close())
 	}
-	s.router = federation.NewRouter(s.dir, s.cell, s.sessions)
+	s.look.cell, s.look.gossip = s.cell, s.gossip
+	s.router = federation.NewRouter(s.dir, s.look, s.sessions)
 	s.rpc.SetRouter(s.router)
-	self := cell.Server{ID: id, Addr: cfg.AdvertiseRPC}
 	s.members.cell, s.members.gossip, s.members.region = s.cell, s.gossip, cfg.Region
-	s.members.self, s.members.expect, s.members.log = self, cfg.Expect, cfg.Log.Named("membership")
+	s.members.addr, s.members.expect, s.members.log = cfg.AdvertiseRPC, cfg.Expect, cfg.Log.Named("membership")
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
 		heartbeats: cfg.Heartbeats, tend: s.members.tend,
@@ -129,7 +127,7 @@ func New(cfg Config) (_ *Server, err error) {
 
 // bind binds the services to the method table.
 func (s *Server) bind() {
-	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.cell.Leader}
+	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.look.Leader}
 	write := &writer{applier: s.cell, clock: s.cfg.Clock}
 	(&jobs{reader: read, writer: write, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&allocs{reader: read, nodes: s.rpc}).bind(s.rpc)
@@ -159,6 +157,8 @@ func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	s.loops.Go("gossip", s.gossip.Run)
 	s.loops.Go("directory", s.dir.Run)
 	s.loops.Go("leadership", s.lead.run)
+	s.loops.Go("cell", s.cell.Run)
+	s.loops.Go("lookout", s.look.run)
 	s.loops.Go("join", func(ctx context.Context) error { return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval) })
 	s.loops.Go("bootstrap", s.members.bootstrap)
 	s.gossipChanged()
@@ -215,7 +215,7 @@ func (s *Server) Join(addrs []string) (int, error) { return s.gossip.Join(addrs)
 func (s *Server) Forget(region string) bool { return s.dir.Forget(region) }
 
 // Ready reports whether the region has a leader that this server knows.
-func (s *Server) Ready() bool { return s.cell.Leader() != "" }
+func (s *Server) Ready() bool { return s.look.Leader() != "" }
 
 // Stats are the server's figures, for people.
 func (s *Server) Stats() map[string]string { return s.cell.Stats() }
@@ -252,9 +252,15 @@ func (s *Server) addresses() (own []string, all map[string][]string) {
 	return own, all
 }
 
-// probe asks one server of another region for a sign of life, on a connection
-// of its own: the one in the pool may be what is broken.
+// probe asks one server of another region for a sign of life.
 func (s *Server) probe(ctx context.Context, region, addr string) error {
+	_, err := s.ping(ctx, region, addr)
+	return err
+}
+
+// ping asks one server who it is, on a connection of its own: the one in the
+// pool may be what is broken.
+func (s *Server) ping(ctx context.Context, region, addr string) (*method.PingResponse, error) {
 	c := rpc.NewClient(rpc.ClientConfig{Region: region, Dial: s.cfg.Dial, Limits: s.cfg.Limits, Log: s.cfg.Log})
 	defer func() { _ = c.Shutdown(context.Background()) }()
 	c.SetServers([]string{addr})
@@ -262,26 +268,12 @@ func (s *Server) probe(ctx context.Context, region, addr string) error {
 	if err == nil && pong.Region != region {
 		err = fmt.Errorf("the server at %s is of region %q, not %q", addr, pong.Region, region)
 	}
-	return err
+	return pong, err
 }
 
-// serverID is this server's Raft id, made once and kept.
-func serverID(dir string) (string, error) {
-	file := filepath.Join(dir, "node-id")
-	b, err := os.ReadFile(file)
-	if err == nil {
-		id := strings.TrimSpace(string(b))
-		if _, ok := model.ParseUUID(id); !ok {
-			return "", fmt.Errorf("cannot read this server's id: %s holds %q, which is no UUID", file, id)
-		}
-		return id, nil
+// renewed gossips the id under which this server has come back.
+func (s *Server) renewed(id string) {
+	if err := s.gossip.SetID(id); err != nil {
+		s.cfg.Log.Error("cannot gossip this server's new id; restart it", "error", err)
 	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("cannot read this server's id: %w", err)
-	}
-	id := model.NewUUID(nil).String()
-	if err := os.WriteFile(file, []byte(id+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("cannot keep this server's id: %w", err)
-	}
-	return id, nil
 }
