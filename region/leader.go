@@ -86,10 +86,10 @@ func (l *leadership) begin(term *group.Group) {
 		q := broker.New(broker.Config{Snapshot: l.cell.Snapshot, Fail: l.failEval, Clock: l.clock, Log: l.log.Named("broker")})
 		p := planner.New(planner.Config{
 			Snapshot: l.cell.Snapshot,
-			Check: func(s *state.Snapshot, plan *model.Plan) (*model.Plan, []model.UUID) {
-				return scheduler.Check(worker.View{Snapshot: s}, plan)
+			Check: func(s *state.Snapshot, pending []*model.Plan, plan *model.Plan) (*model.Plan, []model.UUID) {
+				return scheduler.Check(scheduler.WithPending(worker.View{Snapshot: s}, pending), plan)
 			},
-			Commit: l.commitPlan,
+			Propose: l.proposePlan,
 		})
 		beats := l.heartbeats
 		beats.Snapshot, beats.Down, beats.Clock, beats.Log = l.cell.Snapshot, l.nodeDown, l.clock, l.log.Named("heartbeat")
@@ -151,9 +151,8 @@ func (l *leadership) identify(ctx context.Context) error {
 	return err
 }
 
-func (l *leadership) commitPlan(ctx context.Context, p *model.Plan) (uint64, error) {
-	index, _, err := l.cell.Apply(ctx, cell.CmdPlan, state.NewPlanCommand(p, l.clock.Now().UnixNano()))
-	return index, err
+func (l *leadership) proposePlan(p *model.Plan) (planner.Proposed, error) {
+	return l.cell.Propose(cell.CmdPlan, nil, state.NewPlanCommand(p, l.clock.Now().UnixNano()))
 }
 
 func (l *leadership) writeEvals(ctx context.Context, evals []*model.Evaluation) error {
