@@ -34,6 +34,7 @@ const maxWait = 5 * time.Minute
 // common reads the parameters that every request may have.
 func (r *request) common() error {
 	r.to.Region = r.query.Get("region")
+	r.to.RequestID = r.query.Get("idempotency_token")
 	if r.query.Has("stale") {
 		stale := r.query.Get("stale")
 		allow, err := strconv.ParseBool(stale)

@@ -253,8 +253,11 @@ type Proposed struct{ future raft.ApplyFuture }
 // Propose hands a command to Raft without waiting for the commit, so that
 // the next can be prepared meanwhile. Commands commit in the order in which
 // one caller proposes them.
-func (c *Cell) Propose(cmd Command, body any) (*Proposed, error) {
-	b, err := encode(cmd, body)
+//
+// A request, unless nil, makes it apply once: when the same request was applied
+// before, nothing is changed and its first answer is given.
+func (c *Cell) Propose(cmd Command, req *state.Request, body any) (*Proposed, error) {
+	b, err := encode(cmd, req, body)
 	if err != nil {
 		return nil, err
 	}
@@ -277,12 +280,17 @@ func (p *Proposed) Wait(ctx context.Context) (uint64, any, error) {
 		}
 	}
 	a := p.future.Response().(answer)
-	return p.future.Index(), a.value, a.err
+	return a.index, a.value, a.err
 }
 
 // Apply proposes a command and waits for it.
 func (c *Cell) Apply(ctx context.Context, cmd Command, body any) (uint64, any, error) {
-	p, err := c.Propose(cmd, body)
+	return c.ApplyOnce(ctx, cmd, nil, body)
+}
+
+// ApplyOnce proposes a command for a request and waits for it; see Propose.
+func (c *Cell) ApplyOnce(ctx context.Context, cmd Command, req *state.Request, body any) (uint64, any, error) {
+	p, err := c.Propose(cmd, req, body)
 	if err != nil {
 		return 0, nil, err
 	}

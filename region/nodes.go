@@ -8,7 +8,6 @@ import (
 
 	"atoll/cell"
 	"atoll/cell/state"
-	"atoll/internal/clock"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/rpc"
@@ -18,8 +17,7 @@ import (
 // nodes serves the Node methods.
 type nodes struct {
 	*reader
-	writer
-	clock    clock.Clock
+	*writer
 	sessions *sessions
 	// beat records a heartbeat with the leader's loop and returns the TTL;
 	// false when this server leads no more.

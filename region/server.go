@@ -130,9 +130,10 @@ func New(cfg Config) (_ *Server, err error) {
 // bind binds the services to the method table.
 func (s *Server) bind() {
 	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.cell.Leader}
-	(&jobs{reader: read, writer: s.cell, region: s.cfg.Region, clock: s.cfg.Clock, checkTask: s.cfg.CheckTask}).bind(s.rpc)
+	write := &writer{applier: s.cell, clock: s.cfg.Clock}
+	(&jobs{reader: read, writer: write, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&allocs{reader: read, nodes: s.rpc}).bind(s.rpc)
-	(&nodes{reader: read, writer: s.cell, clock: s.cfg.Clock, sessions: s.sessions, beat: s.lead.beat, directory: s.addresses}).bind(s.rpc)
+	(&nodes{reader: read, writer: write, sessions: s.sessions, beat: s.lead.beat, directory: s.addresses}).bind(s.rpc)
 	(&status{
 		reader:   read,
 		self:     method.MembersResponse{ServerName: s.cfg.Name, ServerRegion: s.cfg.Region, ServerDC: s.cfg.Datacenter},

@@ -44,7 +44,7 @@ type To struct {
 func (to To) envelope(ctx context.Context, spec method.Spec, plain time.Duration) (*Envelope, context.Context, context.CancelFunc) {
 	env := &Envelope{Method: spec.Name, Region: to.Region, AllowStale: to.AllowStale, RequestID: to.RequestID, NodeID: to.NodeID}
 	if env.RequestID == "" {
-		env.RequestID = newRequestID()
+		env.RequestID = model.NewRequestID(time.Now(), nil)
 	}
 	timeout := to.Timeout
 	if _, bounded := ctx.Deadline(); timeout == 0 && !bounded && !spec.Blocks && !spec.Stream {
@@ -118,26 +118,39 @@ func (s *Stream[R]) Close() {
 func (s *Server) plainDeadline() time.Duration { return s.limits.Plain }
 
 func (s *Server) call(ctx context.Context, env *Envelope, spec method.Spec, req any) (v any, body []byte, err error) {
-	h, dec, err := s.route(ctx, env)
-	if err != nil {
-		return nil, nil, err
+	var tries attempts
+	for {
+		h, dec, err := s.route(ctx, env)
+		if err != nil {
+			return nil, nil, tries.last(err)
+		}
+		start := time.Now()
+		if dec.Local {
+			err = s.guard(h, func() (err error) { v, err = h.unary(ctx, &Inbound{Envelope: env}, req); return err })
+		} else {
+			body, err = s.callAway(ctx, spec, dec, env, req)
+		}
+		s.measure(h, dec, err, start)
+		if err == nil {
+			return v, body, nil
+		}
+		if !tries.again(ctx, s.router.Region(), env, spec, dec, err) {
+			return nil, nil, tries.last(err)
+		}
 	}
-	start := time.Now()
-	defer func() { s.measure(h, dec, err, start) }()
-	if dec.Local {
-		err = s.guard(h, func() (err error) { v, err = h.unary(ctx, &Inbound{Envelope: env}, req); return err })
-		return v, nil, err
-	}
+}
+
+func (s *Server) callAway(ctx context.Context, spec method.Spec, dec Decision, env *Envelope, req any) ([]byte, error) {
 	x, err := s.carry(ctx, spec, dec, env, req)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer x.Close()
-	body, err = x.body(ctx)
+	body, err := x.body(ctx)
 	if err == io.EOF {
 		err = model.Errorf(model.KindInternal, "the far end gave no answer")
 	}
-	return nil, body, err
+	return body, err
 }
 
 func (s *Server) carry(ctx context.Context, spec method.Spec, dec Decision, env *Envelope, req any) (*exchange, error) {

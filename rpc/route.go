@@ -77,9 +77,10 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 	// Two candidates share the time in which the caller must have heard.
 	deadline := time.Now().Add(d.limits.Silence)
 	var last error
+	taken := false
 	for i, addr := range dec.Servers[:min(2, len(dec.Servers))] {
 		wait := time.Until(deadline)
-		if i == 0 && len(dec.Servers) > 1 && !spec.Write {
+		if i == 0 && len(dec.Servers) > 1 && (!spec.Write || spec.Once) {
 			wait /= 2
 		}
 		if wait <= 0 {
@@ -100,9 +101,12 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 			return x, nil
 		}
 		last = err
-		if spec.Write && !errors.Is(err, errNotTaken) {
-			return nil, outcomeUnknown(env, dec.Region, err)
+		if taken = taken || !errors.Is(err, errNotTaken); taken && spec.Write && !spec.Once {
+			break
 		}
+	}
+	if taken && spec.Write {
+		return nil, outcomeUnknown(env, dec.Region, last)
 	}
 	return nil, d.router.Unreachable(dec.Region, last)
 }
@@ -118,7 +122,7 @@ func (d *dispatcher) interrupted(ctx context.Context, env *Envelope, spec method
 func outcomeUnknown(env *Envelope, region string, cause error) error {
 	return &model.Error{
 		Kind: model.KindOutcomeUnknown, Region: region, Token: env.RequestID,
-		Message: fmt.Sprintf("region %q may or may not have applied the write: %v; look before you retry (request id %s)", region, cause, env.RequestID),
+		Message: fmt.Sprintf("region %q may or may not have applied the write: %v; send it again with the idempotency token %s, or look first", region, cause, env.RequestID),
 	}
 }
 

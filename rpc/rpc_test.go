@@ -69,7 +69,7 @@ type peer struct {
 	released chan struct{}
 }
 
-var testLimits = Limits{Silence: 600 * time.Millisecond, Alive: 100 * time.Millisecond, MaxBody: 1 << 20, Handshake: 300 * time.Millisecond}
+var testLimits = Limits{Silence: 1200 * time.Millisecond, Alive: 100 * time.Millisecond, MaxBody: 1 << 20, Handshake: 300 * time.Millisecond}
 
 func newPeer(t testing.TB, region string) *peer {
 	t.Helper()

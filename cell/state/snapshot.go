@@ -20,19 +20,20 @@ const SnapshotVersion = 1
 // A snapshot is a stream of records: a type byte, a four-byte length, msgpack.
 // The numbers are on disk: append only.
 const (
-	recHeader byte = iota + 1
-	recCell
-	recIndex
-	recJob
-	recJobVersion
-	recNode
-	recEval
-	recJobAllocs
-	recNodeAllocs
-	recAllocJob
-	recShared
-	recRows
-	recEnd
+	recHeader     byte = 1
+	recCell       byte = 2
+	recIndex      byte = 3
+	recJob        byte = 4
+	recJobVersion byte = 5
+	recNode       byte = 6
+	recEval       byte = 7
+	recJobAllocs  byte = 8
+	recNodeAllocs byte = 9
+	recAllocJob   byte = 10
+	recShared     byte = 11
+	recRows       byte = 12
+	recEnd        byte = 13
+	recRequest    byte = 14
 )
 
 // maxRecord bounds a record that Restore will read; rows come in batches well
@@ -77,14 +78,9 @@ type snapRows struct {
 func (s *Snapshot) Persist(w io.Writer) error {
 	p := &persister{w: bufio.NewWriterSize(w, 1<<20)}
 	p.put(recHeader, &snapHeader{SnapshotVersion, s.Index()})
-	if c := s.Cell(nil); c != nil {
-		p.put(recCell, c)
+	for _, t := range tables {
+		t.persist(p, s.tx)
 	}
-	putAll[*indexRow](p, s.tx, recIndex, tableIndexes)
-	putAll[*model.Job](p, s.tx, recJob, tableJobs)
-	putAll[*model.Job](p, s.tx, recJobVersion, tableVersions)
-	putAll[*model.Node](p, s.tx, recNode, tableNodes)
-	putAll[*model.Evaluation](p, s.tx, recEval, tableEvals)
 	p.putAllocs(s.allocs)
 	p.put(recEnd, &snapEnd{p.records})
 	if p.err == nil {
@@ -287,18 +283,6 @@ func (r *restorer) record(rec byte, body []byte) error {
 	switch rec {
 	case recHeader:
 		return r.header(body)
-	case recCell:
-		return restoreRow[Cell](r, tableCell, body)
-	case recIndex:
-		return restoreRow[indexRow](r, tableIndexes, body)
-	case recJob:
-		return restoreRow[model.Job](r, tableJobs, body)
-	case recJobVersion:
-		return restoreRow[model.Job](r, tableVersions, body)
-	case recNode:
-		return restoreRow[model.Node](r, tableNodes, body)
-	case recEval:
-		return restoreRow[model.Evaluation](r, tableEvals, body)
 	case recJobAllocs:
 		var v snapJobAllocs
 		if err := wire.Decode(body, &v); err != nil {
@@ -336,6 +320,11 @@ func (r *restorer) record(rec byte, body []byte) error {
 	case recRows:
 		return r.rows(body)
 	}
+	for _, t := range tables {
+		if t.rec == rec {
+			return t.restore(r, body)
+		}
+	}
 	return fmt.Errorf("record type %d is unknown to this version", rec)
 }
 
@@ -348,8 +337,8 @@ func (r *restorer) header(body []byte) error {
 	if h.Version > SnapshotVersion {
 		return fmt.Errorf("its format %d is newer than %d, the newest that this version of Atoll reads; start a newer version", h.Version, SnapshotVersion)
 	}
-	for _, table := range []string{tableCell, tableIndexes, tableJobs, tableVersions, tableNodes, tableEvals} {
-		if _, err := r.tx.DeleteAll(table, byID); err != nil {
+	for _, t := range tables {
+		if _, err := r.tx.DeleteAll(t.name, byID); err != nil {
 			return err
 		}
 	}

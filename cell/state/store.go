@@ -38,67 +38,6 @@ type indexRow struct {
 	Index uint64
 }
 
-const (
-	tableAllocs   = "allocs"
-	tableIndexes  = "indexes"
-	tableJobs     = "jobs"
-	tableVersions = "job_versions"
-	tableNodes    = "nodes"
-	tableEvals    = "evals"
-	tableCell     = "cell"
-	// indexCapacity is not a table: its index row is of the last change that
-	// may have made room for something that found no place.
-	indexCapacity = "capacity"
-
-	byID  = "id"
-	byJob = "job"
-	// byStatus lets the broker read pending evaluations without the others.
-	byStatus = "status"
-	last     = ""
-)
-
-func schema() *memdb.DBSchema {
-	str := func(field string) memdb.Indexer { return &memdb.StringFieldIndex{Field: field} }
-	id := func(ix memdb.Indexer) map[string]*memdb.IndexSchema {
-		return map[string]*memdb.IndexSchema{byID: {Name: byID, Unique: true, Indexer: ix}}
-	}
-	evals := id(str("ID"))
-	evals[byJob] = &memdb.IndexSchema{Name: byJob, Indexer: &memdb.CompoundIndex{Indexes: []memdb.Indexer{str("Namespace"), str("JobID")}}}
-	evals[byStatus] = &memdb.IndexSchema{Name: byStatus, Indexer: str("Status")}
-	tables := map[string]map[string]*memdb.IndexSchema{
-		tableAllocs:  id(singleton{}),
-		tableCell:    id(singleton{}),
-		tableIndexes: id(tableName{}),
-		tableJobs:    id(&memdb.CompoundIndex{Indexes: []memdb.Indexer{str("Namespace"), str("ID")}}),
-		tableVersions: id(&memdb.CompoundIndex{Indexes: []memdb.Indexer{
-			str("Namespace"), str("ID"), &memdb.UintFieldIndex{Field: "Version"}}}),
-		tableNodes: id(str("ID")),
-		tableEvals: evals,
-	}
-	s := &memdb.DBSchema{Tables: make(map[string]*memdb.TableSchema, len(tables))}
-	for name, indexes := range tables {
-		s.Tables[name] = &memdb.TableSchema{Name: name, Indexes: indexes}
-	}
-	return s
-}
-
-// singleton indexes a table of one row.
-type singleton struct{}
-
-func (singleton) FromArgs(...any) ([]byte, error)      { return []byte{1}, nil }
-func (singleton) FromObject(any) (bool, []byte, error) { return true, []byte{1}, nil }
-
-// tableName indexes indexRows; memdb's own string index refuses "".
-type tableName struct{}
-
-func (tableName) FromArgs(args ...any) ([]byte, error) {
-	return []byte(args[0].(string) + "\x00"), nil
-}
-
-func (tableName) FromObject(row any) (bool, []byte, error) {
-	return true, []byte(row.(*indexRow).Table + "\x00"), nil
-}
-
 // Txn is one change of the tables, made by the FSM for one Raft entry.
 type Txn struct {
 	tx     *memdb.Txn
@@ -133,7 +72,7 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 		t.dirty[indexCapacity] = t.dirty[indexCapacity] || t.allocs.freed
 	}
 	t.dirty[last] = true
-	for _, name := range indexedTables {
+	for _, name := range indexed {
 		if t.dirty[name] {
 			if err := tx.Insert(tableIndexes, &indexRow{name, index}); err != nil {
 				return err
@@ -146,9 +85,6 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 	}
 	return nil
 }
-
-// indexedTables are written in this order, so that every server does the same.
-var indexedTables = []string{last, tableAllocs, tableJobs, tableNodes, tableEvals, indexCapacity}
 
 // rows returns the allocation transaction, begun when first asked for.
 func (t *Txn) rows() *allocTxn {
@@ -221,25 +157,4 @@ func each[T any](tx *memdb.Txn, ws Watch, table, index string, args ...any) func
 			}
 		}
 	}
-}
-
-// Cell is what a cell knows of itself.
-type Cell struct {
-	// ID is made once, by the first leader.
-	ID     string
-	Region string
-	// Created is in Unix nanoseconds.
-	Created int64
-}
-
-// Cell returns the cell's identity, nil before the first leader wrote it.
-func (s *Snapshot) Cell(ws Watch) *Cell { return first[*Cell](s.tx, ws, tableCell) }
-
-// SetCell writes the cell's identity, unless there is one, and returns the one
-// that stands.
-func (t *Txn) SetCell(c *Cell) (*Cell, error) {
-	if have := first[*Cell](t.tx, nil, tableCell); have != nil {
-		return have, nil
-	}
-	return c, t.insert(tableCell, c)
 }

@@ -1,0 +1,67 @@
+package cell
+
+import (
+	"crypto/sha256"
+
+	"atoll/cell/state"
+	"atoll/model"
+)
+
+// Evals writes evaluations.
+type Evals struct{ Evals []*model.Evaluation }
+
+// AllocReports is what nodes report of their allocations.
+type AllocReports struct {
+	NodeID  model.UUID
+	Updates []*model.AllocUpdate
+	Derive  Derive
+}
+
+// Derive lets the FSM make evaluations for whatever a change concerns at the
+// moment it is applied, which the proposer cannot know: each id is a hash of
+// Seed and the job.
+type Derive struct {
+	Seed model.UUID
+	// Time is the proposer's, in Unix nanoseconds.
+	Time int64
+}
+
+// NewDerive draws a seed at a time.
+func NewDerive(now int64) Derive { return Derive{model.NewUUID(nil), now} }
+
+func (d Derive) eval(j *model.Job, key model.JobID, trigger, nodeID string, nodeIndex uint64) *model.Evaluation {
+	sum := sha256.Sum256([]byte(string(d.Seed[:]) + key.Namespace + "\x00" + key.ID))
+	id := model.UUID(sum[:16])
+	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80 // version 8: by hash
+	e := &model.Evaluation{
+		ID: id.String(), Namespace: key.Namespace, JobID: key.ID, Type: model.JobTypeService,
+		Priority: model.JobDefaultPriority, TriggeredBy: trigger, Status: model.EvalPending,
+		NodeID: nodeID, NodeModifyIndex: nodeIndex, CreateTime: d.Time, ModifyTime: d.Time,
+	}
+	if j != nil {
+		e.Type, e.Priority, e.JobModifyIndex = j.Type, j.Priority, j.JobModifyIndex
+	}
+	return e
+}
+
+func applyPlan(tx *state.Txn, _ *state.Snapshot, _ uint64, c *state.PlanCommand) (*None, error) {
+	return &None{}, tx.ApplyPlan(c)
+}
+
+func applyEvals(tx *state.Txn, _ *state.Snapshot, _ uint64, c *Evals) (*None, error) {
+	return &None{}, tx.UpsertEvals(c.Evals)
+}
+
+func applyAllocReports(tx *state.Txn, snap *state.Snapshot, _ uint64, c *AllocReports) (*None, error) {
+	failed, err := tx.ReportAllocs(c.NodeID, c.Updates, c.Derive.Time)
+	if err != nil {
+		return nil, err
+	}
+	var evals []*model.Evaluation
+	for _, key := range failed {
+		if j := snap.Job(nil, key); j != nil && !j.Stop {
+			evals = append(evals, c.Derive.eval(j, key, model.TriggerRetryFailed, "", 0))
+		}
+	}
+	return &None{}, tx.UpsertEvals(evals)
+}
