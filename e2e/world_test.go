@@ -58,7 +58,7 @@ type world struct {
 // host is a namespace: a machine of its own as far as the network goes.
 type host struct {
 	w    *world
-	name string // of the namespace
+	name string // of the namespace; "" is the test's own
 	ip   string
 }
 
@@ -134,6 +134,9 @@ func (w *world) cutting(name, verb string) {
 // command runs in the host's namespace. (Not by `ip netns exec`, which hides the
 // cgroup mounts beneath /sys.)
 func (h *host) command(name string, args ...string) *exec.Cmd {
+	if h.name == "" {
+		return exec.Command(name, args...)
+	}
 	return exec.Command("nsenter", append([]string{"--net=/var/run/netns/" + h.name, name}, args...)...)
 }
 
@@ -156,12 +159,12 @@ type agent struct {
 	w    *world
 	host *host
 	name string
-	conf string
 	args []string
-	cmd  *exec.Cmd
-	log  string
-	done chan error
 	http int
+	log  string
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // how it ended, set before done is closed
 }
 
 // agentConfig is what differs between agents.
@@ -207,7 +210,13 @@ func (w *world) agent(c agentConfig) *agent {
 	if err := os.WriteFile(conf, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	a := &agent{w: w, host: h, name: c.name, conf: conf, log: filepath.Join(w.dir, c.name+".log"), http: c.portBase}
+	return w.process(&agent{host: h, name: c.name, args: []string{"-config", conf}, http: c.portBase})
+}
+
+// process starts an agent that is described but for its log.
+func (w *world) process(a *agent) *agent {
+	w.t.Helper()
+	a.w, a.log = w, filepath.Join(w.dir, a.name+".log")
 	a.start()
 	w.t.Cleanup(a.cleanup)
 	return a
@@ -222,14 +231,16 @@ func (a *agent) start() {
 		a.w.t.Fatal(err)
 	}
 	defer log.Close()
-	a.cmd = a.host.command(a.w.bin, append([]string{"agent", "-config", a.conf}, a.args...)...)
+	a.cmd = a.host.command(a.w.bin, append([]string{"agent"}, a.args...)...)
 	a.cmd.Stdout, a.cmd.Stderr = log, log
 	if err := a.cmd.Start(); err != nil {
 		a.w.t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- a.cmd.Wait() }()
-	a.done = done
+	a.done = make(chan struct{})
+	go func() {
+		a.err = a.cmd.Wait()
+		close(a.done)
+	}()
 }
 
 // kill is kill -9, and waits for the process to be gone. (nsenter becomes the
