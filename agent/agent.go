@@ -177,7 +177,7 @@ func (a *Agent) newServer(addrs *addresses, l net.Listener) (err error) {
 		Workers:           cfg.Server.NumSchedulers,
 		Heartbeats:        heartbeat.Config{MinTTL: cfg.Server.MinHeartbeatTTL, Grace: cfg.Server.HeartbeatGrace, MaxRate: cfg.Server.MaxHeartbeats},
 		SnapshotThreshold: uint64(cfg.Server.RaftSnapshotThreshold),
-		CheckTask:         checkTask, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
+		CheckTask:         CheckTask, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
 	})
 	return err
 }

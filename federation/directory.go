@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -232,19 +231,7 @@ func (d *Directory) Unreachable(name string, cause error) *model.Error {
 }
 
 func (d *Directory) unreachable(r *region, cause error) *model.Error {
-	e := &model.Error{Kind: model.KindUnreachable, Region: r.name}
-	what := "no answer"
-	if cause != nil && model.KindOf(cause) != model.KindDeadline {
-		what = cause.Error()
-	}
-	if r.contact.IsZero() {
-		e.Message = fmt.Sprintf("region %q is unreachable: %s; this agent never reached it", r.name, what)
-		return e
-	}
-	e.LastContact = d.cfg.Clock.Now().Sub(r.contact)
-	e.Message = fmt.Sprintf("region %q is unreachable: %s; last contact %s ago, at %s",
-		r.name, what, e.LastContact.Round(100*time.Millisecond), r.contact.UTC().Format(time.RFC3339))
-	return e
+	return model.NoAnswer(r.name, cause, r.contact, d.cfg.Clock.Now())
 }
 
 // Regions returns all regions ever seen, by name.
