@@ -21,6 +21,8 @@ const (
 	CmdNodeRegister  Command = 6
 	CmdNodeStatus    Command = 7
 	CmdAllocReports  Command = 8
+
+	CmdAutopilotConfig Command = 9
 )
 
 // table leads from each command to what applies it.
@@ -33,6 +35,8 @@ var table = map[Command]command{
 	CmdNodeRegister:  typed(applyNodeRegister),
 	CmdNodeStatus:    typed(applyNodeStatus),
 	CmdAllocReports:  typed(applyAllocReports),
+
+	CmdAutopilotConfig: typed(applyAutopilotConfig),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

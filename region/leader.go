@@ -15,6 +15,7 @@ import (
 	"atoll/internal/clock"
 	"atoll/internal/group"
 	"atoll/model"
+	"atoll/region/autopilot"
 	"atoll/region/broker"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
@@ -31,11 +32,16 @@ type leadership struct {
 	log        hclog.Logger
 	workers    int
 	heartbeats heartbeat.Config
+	// pilots wires each term's pilot, autopilot is what a new cell's
+	// configuration of it begins with.
+	pilots    autopilot.Config
+	autopilot model.AutopilotConfig
 	// tend keeps the cell's members in step with gossip while this server
 	// leads.
-	tend func(ctx context.Context) error
-	// monitor is the present term's, nil when there is none.
+	tend func(ctx context.Context, pilot *autopilot.Pilot) error
+	// monitor and pilot are the present term's, nil when there is none.
 	monitor atomic.Pointer[heartbeat.Monitor]
+	pilot   atomic.Pointer[autopilot.Pilot]
 }
 
 // run starts a term's loops when this server becomes the leader, and waits for
@@ -50,6 +56,7 @@ func (l *leadership) run(ctx context.Context) error {
 			}
 			term = nil
 			l.monitor.Store(nil)
+			l.pilot.Store(nil)
 		}
 	}
 	defer end()
@@ -101,7 +108,10 @@ func (l *leadership) begin(term *group.Group) {
 		l.loop(term, "unblock", func(ctx context.Context) error {
 			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Write: l.writeEvals, Clock: l.clock, Log: l.log.Named("unblock")})
 		})
-		l.loop(term, "membership", l.tend)
+		pilot := autopilot.New(l.pilots)
+		l.pilot.Store(pilot)
+		l.loop(term, "autopilot", pilot.Run)
+		l.loop(term, "membership", func(ctx context.Context) error { return l.tend(ctx, pilot) })
 		workers := l.workers
 		if workers <= 0 {
 			workers = max(2, runtime.GOMAXPROCS(0))
@@ -140,15 +150,21 @@ func (l *leadership) loop(term *group.Group, name string, f func(context.Context
 	})
 }
 
-// identify gives a new cell its identity.
+// identify gives a new cell its identity and what it begins with.
 func (l *leadership) identify(ctx context.Context) error {
-	if l.cell.Snapshot().Cell(nil) != nil {
-		return nil
+	if l.cell.Snapshot().Cell(nil) == nil {
+		if _, _, err := l.cell.Apply(ctx, cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{
+			ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(),
+		}}); err != nil {
+			return err
+		}
 	}
-	_, _, err := l.cell.Apply(ctx, cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{
-		ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(),
-	}})
-	return err
+	if l.cell.Snapshot().AutopilotConfig(nil) == nil {
+		if _, _, err := l.cell.Apply(ctx, cell.CmdAutopilotConfig, &cell.AutopilotConfig{Config: l.autopilot, CheckIndex: true}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *leadership) proposePlan(p *model.Plan) (planner.Proposed, error) {

@@ -358,6 +358,9 @@ func (s *Server) forward(ctx context.Context, spec method.Spec, dec Decision, en
 	if err != nil {
 		return nil, err
 	}
+	if dec.Cell != "" {
+		next.Cell = dec.Cell
+	}
 	return s.send(ctx, dec, next, spec, body)
 }
 

@@ -80,6 +80,12 @@ var settings = map[string]setter{
 	"client.reserved.disk":              number(func(c *Config) *int { return &c.Client.Reserved.DiskMB }),
 	"client.reserved.reserved_ports":    text(func(c *Config) *string { return &c.Client.Reserved.Ports }),
 
+	"autopilot.cleanup_dead_servers":      truth(func(c *Config) *bool { return &c.Autopilot.CleanupDeadServers }),
+	"autopilot.last_contact_threshold":    duration(func(c *Config) *time.Duration { return &c.Autopilot.LastContactThreshold }),
+	"autopilot.max_trailing_logs":         whole(func(c *Config) *uint64 { return &c.Autopilot.MaxTrailingLogs }),
+	"autopilot.min_quorum":                whole(func(c *Config) *uint { return &c.Autopilot.MinQuorum }),
+	"autopilot.server_stabilization_time": duration(func(c *Config) *time.Duration { return &c.Autopilot.ServerStabilizationTime }),
+
 	"telemetry.prometheus_metrics":         truth(func(c *Config) *bool { return &c.Telemetry.PrometheusMetrics }),
 	"telemetry.disable_hostname":           truth(func(c *Config) *bool { return &c.Telemetry.DisableHostname }),
 	"telemetry.collection_interval":        duration(func(c *Config) *time.Duration { return &c.Telemetry.CollectionInterval }),
@@ -94,7 +100,9 @@ var settings = map[string]setter{
 var noEffect = map[string]string{
 	"": "log_file log_include_location log_rotate_bytes log_rotate_duration log_rotate_max_files enable_debug " +
 		"enable_syslog syslog_facility consul.* consuls.* vault.* vaults.* tls.* acl.* http_api_response_headers.* sentinel.* " +
-		"autopilot.* plugin_dir limits.* audit.* ui.* users.* reporting.* keyring.* rpc.* eventlog.* telemetry.* license_path",
+		"plugin_dir limits.* audit.* ui.* users.* reporting.* keyring.* rpc.* eventlog.* telemetry.* license_path",
+	// Of Nomad Enterprise.
+	"autopilot.": "enable_redundancy_zones disable_upgrade_migration enable_custom_upgrades",
 	"server.": "authoritative_region data_dir protocol_version raft_protocol raft_multiplier enabled_schedulers node_gc_threshold " +
 		"job_gc_interval job_gc_threshold eval_gc_threshold batch_eval_gc_threshold deployment_gc_threshold " +
 		"csi_volume_claim_gc_threshold csi_volume_claim_gc_interval csi_plugin_gc_threshold acl_token_gc_threshold " +
@@ -181,6 +189,17 @@ func number(at func(*Config) *int) setter {
 		}
 		*at(c) = int(f)
 		return nil
+	}
+}
+
+func whole[N uint | uint64](at func(*Config) *N) setter {
+	return func(c *Config, e entry) error {
+		var n int
+		err := number(func(*Config) *int { return &n })(c, e)
+		if err == nil {
+			*at(c) = N(n)
+		}
+		return err
 	}
 }
 

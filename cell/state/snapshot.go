@@ -31,6 +31,7 @@ const (
 	recRows       byte = 12
 	recEnd        byte = 13
 	recRequest    byte = 14
+	recAutopilot  byte = 15
 )
 
 // rowsPerRecord keeps a batch of rows below 512 kB, without extras.

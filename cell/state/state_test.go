@@ -106,6 +106,7 @@ func filled(t testing.TB) (s *Store, j *model.Job, nodes []model.UUID) {
 	write(t, s, 10, func(tx *Txn) error {
 		return tx.Remember(&Request{ID: "r", Namespace: "default", Hash: [16]byte{1}, Issued: 5}, []byte("answer"))
 	})
+	write(t, s, 10, func(tx *Txn) error { return tx.SetAutopilotConfig(model.DefaultAutopilot()) })
 	return s, j, nodes
 }
 
@@ -130,7 +131,7 @@ func dump(t testing.TB, s *Snapshot, nodes []model.UUID) string {
 	}
 	rows, jobModified := s.AllocsOfJob(nil, model.JobID{Namespace: "default", ID: "a"})
 	b, err := wire.Encode([]any{
-		s.Index(), s.Cell(nil), slices.Collect(s.Jobs(nil, "*", "")), s.JobVersions(nil, model.JobID{Namespace: "default", ID: "a"}),
+		s.Index(), s.Cell(nil), s.AutopilotConfig(nil), slices.Collect(s.Jobs(nil, "*", "")), s.JobVersions(nil, model.JobID{Namespace: "default", ID: "a"}),
 		slices.Collect(s.Nodes(nil, "")), slices.Collect(s.Evals(nil, "")), allocs, loads, ids(rows), jobModified,
 		s.JobSummary(nil, model.JobID{Namespace: "default", ID: "a"}),
 		s.JobsIndex(), s.NodesIndex(), s.EvalsIndex(), s.AllocsIndex(), s.CapacityIndex(nil),

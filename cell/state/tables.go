@@ -46,6 +46,8 @@ const (
 	tableEvals    = "evals"
 	tableCell     = "cell"
 	tableRequests = "requests"
+
+	tableAutopilot = "autopilot_config"
 	// indexCapacity is not a table: its index row is of the last change that
 	// may have made room for something that found no place.
 	indexCapacity = "capacity"
@@ -70,6 +72,7 @@ var tables = []table{
 		&memdb.IndexSchema{Name: byJob, Indexer: fields("Namespace", "JobID")},
 		&memdb.IndexSchema{Name: byStatus, Indexer: fields("Status")}),
 	requestsTable(),
+	tableOf[model.AutopilotConfig](tableAutopilot, recAutopilot, singleton{}),
 }
 
 // indexed are the names of index rows that a change may write, in this order,
