@@ -25,6 +25,9 @@ type Plan struct {
 	Stop   []PlanStop
 	// Update moves allocations that go on running to the plan's job version.
 	Update []PlanUpdate
+	// JobModifyIndex is of the placed spec: a job purged and registered anew
+	// counts its versions from 0 again.
+	JobModifyIndex uint64
 }
 
 // PlanGroup is what the placements of one group share.
