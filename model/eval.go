@@ -42,8 +42,10 @@ type Evaluation struct {
 	// FailedTGAllocs tells, by group, why no place was found.
 	FailedTGAllocs map[string]*AllocMetric
 	// ClassEligibility says which computed classes could take a blocked
-	// evaluation's groups; classes not in it were not seen.
-	ClassEligibility     map[string]bool
+	// evaluation's groups, had they room; classes not in it were not seen.
+	ClassEligibility map[string]bool
+	// EscapedComputedClass says that not every node of an eligible class
+	// could, since constraints look at single nodes.
 	EscapedComputedClass bool
 	// QueuedAllocations counts, by group, what is still to be placed.
 	QueuedAllocations map[string]int
