@@ -196,8 +196,8 @@ type allocTxn struct {
 	allocTable
 	edit  *edit
 	index uint64
-	// freed says that some node holds less than before.
-	freed bool
+	// freed are the nodes that hold less than before.
+	freed []model.UUID
 }
 
 func (t *allocTable) begin(index uint64) *allocTxn {
@@ -290,7 +290,9 @@ func (t *allocTxn) update(id model.UUID, server bool, f func(*model.AllocRow)) b
 		n := t.ownNode(row.NodeID)
 		if moved {
 			n.hold(&before, -1)
-			t.freed = t.freed || held
+			if held && (len(t.freed) == 0 || t.freed[len(t.freed)-1] != row.NodeID) {
+				t.freed = append(t.freed, row.NodeID)
+			}
 			n.hold(row, +1)
 		}
 		if server {

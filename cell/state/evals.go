@@ -37,6 +37,8 @@ func (t *Txn) UpsertEvals(evals []*model.Evaluation) error {
 		e := *given
 		if old := first[*model.Evaluation](t.tx, nil, tableEvals, e.ID); old != nil {
 			e.CreateIndex, e.CreateTime = old.CreateIndex, old.CreateTime
+		} else if e.CreateIndex != 0 {
+			continue
 		} else {
 			e.CreateIndex = t.index
 		}
@@ -74,4 +76,32 @@ func (t *Txn) cancelBlocked(by *model.Evaluation) error {
 		}
 	}
 	return nil
+}
+
+// MoveEvals gives a status to those evaluations that have the status from, and
+// says how many those were. Whoever chose them did so on an older state.
+func (t *Txn) MoveEvals(ids []model.UUID, from, to, why string, now int64) (int, error) {
+	moved := 0
+	var jobs []model.JobID
+	for _, id := range ids {
+		e := first[*model.Evaluation](t.tx, nil, tableEvals, id.String())
+		if e == nil || e.Status != from {
+			continue
+		}
+		c := *e
+		c.Status, c.StatusDescription, c.ModifyIndex, c.ModifyTime = to, why, t.index, now
+		if err := t.insert(tableEvals, &c); err != nil {
+			return 0, err
+		}
+		moved++
+		if key := c.JobKey(); len(jobs) == 0 || jobs[len(jobs)-1] != key {
+			jobs = append(jobs, key)
+		}
+	}
+	for _, key := range jobs {
+		if err := t.refreshStatus(key); err != nil {
+			return 0, err
+		}
+	}
+	return moved, nil
 }

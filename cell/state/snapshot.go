@@ -34,6 +34,7 @@ const (
 	recRows       byte = 12
 	recEnd        byte = 13
 	recRequest    byte = 14
+	recCapacity   byte = 19
 )
 
 // maxRecord bounds a record that Restore will read; rows come in batches well
