@@ -11,6 +11,8 @@ import (
 // Store holds a cell's tables. One goroutine writes, any number read.
 type Store struct {
 	db *memdb.MemDB
+	// Build is the version of Atoll, written into snapshots; set before use.
+	Build string
 }
 
 // New returns an empty store.
@@ -115,15 +117,13 @@ func (t *Txn) insert(table string, row any) error {
 type Snapshot struct {
 	tx     *memdb.Txn
 	allocs *allocTable
+	build  string
 }
 
 // Snapshot returns the newest state.
 func (s *Store) Snapshot() *Snapshot {
-	return newSnapshot(s.db.Txn(false))
-}
-
-func newSnapshot(tx *memdb.Txn) *Snapshot {
-	return &Snapshot{tx: tx, allocs: first[*allocRoot](tx, nil, tableAllocs).table}
+	tx := s.db.Txn(false)
+	return &Snapshot{tx: tx, allocs: first[*allocRoot](tx, nil, tableAllocs).table, build: s.Build}
 }
 
 // Index is the Raft index of the newest change in the snapshot.

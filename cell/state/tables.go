@@ -1,6 +1,8 @@
 package state
 
 import (
+	"reflect"
+
 	memdb "github.com/hashicorp/go-memdb"
 
 	"atoll/model"
@@ -14,6 +16,8 @@ type table struct {
 	name    string
 	indexes map[string]*memdb.IndexSchema
 	rec     byte
+	// row is the type of its rows, for the test that fills each field.
+	row     reflect.Type
 	persist func(*persister, *memdb.Txn)
 	restore func(*restorer, []byte) error
 }
@@ -21,7 +25,7 @@ type table struct {
 // tableOf declares a table whose rows are *T.
 func tableOf[T any](name string, rec byte, id memdb.Indexer, others ...*memdb.IndexSchema) table {
 	t := table{
-		name: name, rec: rec,
+		name: name, rec: rec, row: reflect.TypeFor[T](),
 		indexes: map[string]*memdb.IndexSchema{byID: {Name: byID, Unique: true, Indexer: id}},
 		persist: func(p *persister, tx *memdb.Txn) { putAll[*T](p, tx, rec, name) },
 		restore: func(r *restorer, body []byte) error { return restoreRow[T](r, name, body) },
