@@ -105,3 +105,57 @@ func (t *Txn) MoveEvals(ids []model.UUID, from, to, why string, now int64) (int,
 	}
 	return moved, nil
 }
+
+// DeleteEvals deletes evaluations of any status, and says how many. Those that
+// allocations which should run were placed by are kept, since they are what
+// these name as their reason; strict makes it a conflict that there are any.
+func (t *Txn) DeleteEvals(ids []model.UUID, strict bool) (int, error) {
+	var evals []*model.Evaluation
+	chosen := make(map[model.UUID]bool)
+	var jobs []model.JobID
+	seen := make(map[model.JobID]bool)
+	for _, id := range ids {
+		e := first[*model.Evaluation](t.tx, nil, tableEvals, id.String())
+		if e == nil || chosen[id] {
+			continue
+		}
+		chosen[id] = true
+		evals = append(evals, e)
+		if key := e.JobKey(); !seen[key] {
+			seen[key] = true
+			jobs = append(jobs, key)
+		}
+	}
+	needed := make(map[string]bool)
+	table := t.table()
+	for _, key := range jobs {
+		j := table.job(key)
+		if j == nil {
+			continue
+		}
+		for r := range table.at(j.places) {
+			if !chosen[r.Shared.EvalID] || r.Terminal() {
+				continue
+			}
+			if strict {
+				return 0, model.Errorf(model.KindConflict, "cannot delete evaluation %s: allocation %s of job %q was placed by it and is not over", r.Shared.EvalID, r.ID, key.ID)
+			}
+			needed[r.Shared.EvalID.String()] = true
+		}
+	}
+	deleted := 0
+	for _, e := range evals {
+		if !needed[e.ID] {
+			if err := t.delete(tableEvals, e); err != nil {
+				return 0, err
+			}
+			deleted++
+		}
+	}
+	for _, key := range jobs {
+		if err := t.refreshStatus(key); err != nil {
+			return 0, err
+		}
+	}
+	return deleted, nil
+}

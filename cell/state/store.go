@@ -100,6 +100,14 @@ func (t *Txn) rows() *allocTxn {
 	return t.allocs
 }
 
+// table is the table of allocations as the transaction sees it.
+func (t *Txn) table() *allocTable {
+	if t.allocs != nil {
+		return &t.allocs.allocTable
+	}
+	return t.before
+}
+
 func (t *Txn) insert(table string, row any) error {
 	t.dirty[table] = true
 	if n, ok := row.(*model.Node); ok {
