@@ -134,7 +134,7 @@ func dump(t testing.TB, s *Snapshot, nodes []model.UUID) string {
 		s.Index(), s.Cell(nil), s.AutopilotConfig(nil), slices.Collect(s.Jobs(nil, "*", "")), s.JobVersions(nil, model.JobID{Namespace: "default", ID: "a"}),
 		slices.Collect(s.Nodes(nil, "")), slices.Collect(s.Evals(nil, "")), allocs, loads, ids(rows), jobModified,
 		s.JobSummary(nil, model.JobID{Namespace: "default", ID: "a"}),
-		s.JobsIndex(), s.NodesIndex(), s.EvalsIndex(), s.AllocsIndex(), s.CapacityIndex(nil),
+		s.JobsIndex(), s.NodesIndex(), s.EvalsIndex(), s.AllocsIndex(), s.Capacities(nil),
 	})
 	if err != nil {
 		t.Fatal(err)
