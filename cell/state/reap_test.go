@@ -120,7 +120,7 @@ func (l *ledger) abort(i int) {
 	}
 	if err := l.s.Write(l.index+1, func(tx *Txn) error {
 		if l.jobs[i] != nil {
-			if err := tx.ApplyPlan(place(l.jobs[i], l.nodes, 5, nil)); err != nil {
+			if err := applyPlan(tx, place(l.jobs[i], l.nodes, 5, nil)); err != nil {
 				return err
 			}
 		}

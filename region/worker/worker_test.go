@@ -47,7 +47,10 @@ func (w *world) Submit(_ context.Context, plan *model.Plan) (*model.PlanResult, 
 	result := &model.PlanResult{Placed: n, Asked: len(plan.Place)}
 	cut := *plan
 	cut.Place = plan.Place[:n]
-	if err := w.write(func(tx *state.Txn) error { return tx.ApplyPlan(state.NewPlanCommand(&cut, 1)) }); err != nil {
+	if err := w.write(func(tx *state.Txn) error {
+		_, err := tx.ApplyPlan(state.NewPlanCommand(&cut, 1))
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	if n < len(plan.Place) {
