@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -64,6 +65,8 @@ type Cell struct {
 	advertise raft.ServerAddress
 	id        raft.ServerID
 	done      chan struct{}
+	// established is the term for which Establish has waited.
+	established atomic.Uint64
 }
 
 // Open starts the member on what its data directory holds. A fresh one waits
@@ -212,6 +215,40 @@ func (c *Cell) Servers() ([]Server, error) {
 
 // Barrier returns once everything committed before it is in the local state.
 func (c *Cell) Barrier(timeout time.Duration) error { return c.raft.Barrier(timeout).Error() }
+
+// Establish waits until everything committed before this server's term is in
+// the local state. From then on the server Leads.
+func (c *Cell) Establish(timeout time.Duration) error {
+	term := c.raft.CurrentTerm()
+	if err := c.Barrier(timeout); err != nil {
+		return err
+	}
+	c.established.Store(term)
+	return nil
+}
+
+// Leads reports whether this server is the leader, as far as it knows, with
+// nothing of earlier terms missing from its state: only then may it answer for
+// its region.
+func (c *Cell) Leads() bool {
+	return c.IsLeader() && c.established.Load() == c.raft.CurrentTerm()
+}
+
+// Verify asks a majority of the cell whether this server leads still. A read of
+// the local state after it sees every write that was acknowledged before it.
+func (c *Cell) Verify(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- c.raft.VerifyLeader().Error() }()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-done:
+		if err != nil {
+			return model.Errorf(model.KindNoLeader, "cannot answer for the region: this server ceased to lead it")
+		}
+		return nil
+	}
+}
 
 // Snapshot returns the newest local state.
 func (c *Cell) Snapshot() *state.Snapshot { return c.store.Snapshot() }
