@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,11 +63,15 @@ type Cell struct {
 	store     *state.Store
 	logs      *raftboltdb.BoltStore
 	transport *raft.NetworkTransport
+	stream    *streamLayer
 	advertise raft.ServerAddress
 	id        raft.ServerID
 	done      chan struct{}
 	// established is the term for which Establish has waited.
 	established atomic.Uint64
+	// stopWatch ends the watch over the leader, which watching waits for.
+	stopWatch context.CancelFunc
+	watching  sync.WaitGroup
 }
 
 // Open starts the member on what its data directory holds. A fresh one waits
@@ -101,12 +106,12 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if err != nil {
 		return nil, errors.Join(err, logs.Close())
 	}
-	stream := &streamLayer{StreamLayer: cfg.Stream, open: make(map[net.Conn]struct{})}
+	stream := &streamLayer{StreamLayer: cfg.Stream, open: make(map[net.Conn]struct{}), ended: make(chan struct{}, 1)}
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, MaxPool: 3, Timeout: transportTimeout, Logger: log,
 	})
 	c := &Cell{
-		store: store, logs: logs, transport: transport, done: make(chan struct{}),
+		store: store, logs: logs, transport: transport, stream: stream, done: make(chan struct{}),
 		advertise: raft.ServerAddress(cfg.Advertise), id: raft.ServerID(cfg.ServerID),
 	}
 	rc := raft.DefaultConfig()
@@ -131,6 +136,9 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if c.raft, err = raft.NewRaft(rc, &fsm{store}, cache, logs, snaps, transport); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start raft: %w", err), transport.Close(), logs.Close())
 	}
+	var ctx context.Context
+	ctx, c.stopWatch = context.WithCancel(context.Background())
+	c.watching.Go(func() { c.watchLeader(ctx) })
 	return c, nil
 }
 
@@ -143,6 +151,8 @@ func (c *Cell) Close() error {
 		return nil
 	default:
 	}
+	c.stopWatch()
+	c.watching.Wait()
 	err := c.raft.Shutdown().Error()
 	close(c.done)
 	return errors.Join(err, c.transport.Close(), c.logs.Close())
