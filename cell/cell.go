@@ -131,11 +131,25 @@ func (c *Cell) start(newID string) error {
 	c.member, c.down = m, nil
 	c.mu.Unlock()
 	if seen := c.Snapshot().Index(); m.state.Snapshot().Index() < seen {
-		c.own.Go(func() { c.catchUp(m, seen) }) // ends with the member
+		m.own.Go(func() { c.catchUp(m, seen) })
 	} else {
 		c.show(m)
 	}
+	m.own.Go(func() { c.followLeadership(m) })
+	m.own.Go(func() { m.watchLeader(m.gone) })
 	return nil
+}
+
+// followLeadership tells of what the member tells, while there is one.
+func (c *Cell) followLeadership(m *member) {
+	for {
+		select {
+		case leads := <-m.raft.LeaderCh():
+			c.tell(leads)
+		case <-m.gone.Done():
+			return
+		}
+	}
 }
 
 // accept hands connections to the member of the moment.
@@ -249,15 +263,31 @@ func (c *Cell) Bootstrap(servers []Server) error {
 	for _, s := range servers {
 		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(s.ID), Address: raft.ServerAddress(s.Addr)})
 	}
-	if err := m.promise(m.raft.BootstrapCluster(conf)).wait(); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	if err := m.promise(m.raft.BootstrapCluster(conf)).wait(context.Background()); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		return fmt.Errorf("cannot bootstrap cell: %w", err)
 	}
 	return nil
 }
 
 // Leadership delivers true and false as this server becomes and ceases to be
-// the leader. It has one reader, which must keep reading: Raft waits for it.
+// the leader. It has one reader. A reader that is late gets the newest alone, so
+// that Raft never waits for it: a true that follows a true is a new term.
 func (c *Cell) Leadership() <-chan bool { return c.leader }
+
+// tell gives the reader of Leadership the newest.
+func (c *Cell) tell(leads bool) {
+	for {
+		select {
+		case c.leader <- leads:
+			return
+		default:
+		}
+		select {
+		case <-c.leader:
+		default:
+		}
+	}
+}
 
 // IsLeader reports whether this server is the leader, as far as it knows.
 func (c *Cell) IsLeader() bool {
@@ -310,54 +340,55 @@ func (c *Cell) Servers() ([]Server, error) {
 	return out, nil
 }
 
-// AddServer makes a server a voting member, or changes its address. Only the
-// leader can.
-func (c *Cell) AddServer(s Server) error {
-	m, err := c.up()
-	if err != nil {
-		return err
-	}
-	if err := m.promise(m.raft.AddVoter(raft.ServerID(s.ID), raft.ServerAddress(s.Addr), 0, transportTimeout)).wait(); err != nil {
-		return fmt.Errorf("cannot add server %s at %s: %w", s.ID, s.Addr, err)
-	}
-	return nil
-}
-
-// RemoveServer takes a member out of the cell. Only the leader can.
-func (c *Cell) RemoveServer(id string) error {
-	m, err := c.up()
-	if err != nil {
-		return err
-	}
-	if err := m.promise(m.raft.RemoveServer(raft.ServerID(id), 0, transportTimeout)).wait(); err != nil {
-		return fmt.Errorf("cannot remove server %s: %w", id, err)
-	}
-	return nil
-}
-
-// HandOver gives leadership to another member, if this server has it and there
-// is one.
-func (c *Cell) HandOver() error {
-	m := c.current()
-	if m == nil || m.raft.State() != raft.Leader {
-		return nil
-	}
-	if servers, err := c.Servers(); err != nil || len(servers) < 2 {
-		return err
-	}
-	return m.promise(m.raft.LeadershipTransfer()).wait()
-}
-
 // Barrier returns once everything committed before it is in the local state.
 func (c *Cell) Barrier(timeout time.Duration) error {
 	m, err := c.up()
 	if err != nil {
 		return err
 	}
-	if err := m.promise(m.raft.Barrier(timeout)).wait(); err != nil {
+	if err := m.promise(m.raft.Barrier(timeout)).wait(context.Background()); err != nil {
 		return err
 	}
 	c.show(m)
+	return nil
+}
+
+// Establish waits until everything committed before this server's term is in
+// the local state. From then on the server Leads.
+func (c *Cell) Establish(timeout time.Duration) error {
+	m, err := c.up()
+	if err != nil {
+		return err
+	}
+	term := m.raft.CurrentTerm()
+	if err := c.Barrier(timeout); err != nil {
+		return err
+	}
+	m.established.Store(term)
+	return nil
+}
+
+// Leads reports whether this server is the leader, as far as it knows, with
+// nothing of earlier terms missing from its state: only then may it answer for
+// its region.
+func (c *Cell) Leads() bool {
+	m := c.current()
+	return m != nil && m.raft.State() == raft.Leader && m.established.Load() == m.raft.CurrentTerm()
+}
+
+// Verify asks a majority of the cell whether this server leads still. A read of
+// the local state after it sees every write that was acknowledged before it.
+func (c *Cell) Verify(ctx context.Context) error {
+	m, err := c.up()
+	if err != nil {
+		return err
+	}
+	if err := m.promise(m.raft.VerifyLeader()).wait(ctx); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return model.Errorf(model.KindNoLeader, "cannot answer for the region: this server ceased to lead it")
+	}
 	return nil
 }
 
@@ -370,7 +401,7 @@ func (c *Cell) TakeSnapshot() error {
 	if err != nil {
 		return err
 	}
-	return m.promise(m.raft.Snapshot()).wait()
+	return m.promise(m.raft.Snapshot()).wait(context.Background())
 }
 
 // Stats are Raft's own figures.
@@ -413,13 +444,7 @@ func (c *Cell) Propose(cmd Command, req *state.Request, body any) (*Proposed, er
 // it may have been, any other is the command's own refusal. The context's end
 // gives OutcomeUnknown.
 func (p *Proposed) Wait(ctx context.Context) (uint64, any, error) {
-	select {
-	case <-ctx.Done():
-		return 0, nil, model.Errorf(model.KindOutcomeUnknown, "cannot tell whether the write was committed: %w", ctx.Err())
-	case <-p.done:
-	case <-p.gone.Done():
-	}
-	if err := p.wait(); err != nil {
+	if err := p.wait(ctx); err != nil {
 		return 0, nil, raftError(err)
 	}
 	// Whoever reads now sees the write.

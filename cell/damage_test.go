@@ -110,7 +110,7 @@ func TestAFlippedByteOfTheLogIsFoundAndPlaced(t *testing.T) {
 		switch {
 		case errors.As(err, &damage):
 			found++
-			near := func(from int64) bool { return from-4096 <= int64(at) && int64(at) < from+4*4096 }
+			near := func(from int64) bool { return from-4*4096 <= int64(at) && int64(at) < from+4*4096 }
 			var from int64 = -1
 			if _, leads, ok := strings.Cut(damage.What, "to which byte "); ok {
 				_, _ = fmt.Sscan(leads, &from)
@@ -283,7 +283,7 @@ func TestADamagedMemberComesBackAsANewOne(t *testing.T) {
 			if err := c.RemoveServer(victim); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.AddServer(Server{v.ID(), r.addrs[victim]}); err != nil {
+			if err := c.current().raft.AddVoter(raft.ServerID(v.ID()), raft.ServerAddress(r.addrs[victim]), 0, 0).Error(); err != nil {
 				t.Fatal(err)
 			}
 			acked = append(acked, r.put("after", 5)...)

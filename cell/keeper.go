@@ -60,20 +60,11 @@ func (c *Cell) takeDown(ctx context.Context, m *member, why error) {
 			c.log.Warn("cannot close the log", "error", err)
 		}
 	})
-	// Twice: the leader's loops must end before a hanging disk lets go, and a
-	// lone member may have led again since.
-	c.ledNoMore(ctx)
+	// Whoever leads on its behalf ends, also while a hanging disk holds it.
+	c.tell(false)
 	select {
 	case <-ctx.Done():
 	case <-stopped:
-		c.ledNoMore(ctx)
-	}
-}
-
-func (c *Cell) ledNoMore(ctx context.Context) {
-	select {
-	case c.leader <- false:
-	case <-ctx.Done():
 	}
 }
 

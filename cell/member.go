@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -16,16 +17,21 @@ import (
 // member is one run of Raft on the data directory. A cell closes it when its
 // disk fails, and opens another when that is well again.
 type member struct {
-	id     string
+	id     raft.ServerID
+	addr   raft.ServerAddress // at which the others reach it
 	raft   *raft.Raft
 	state  *state.Store
 	log    *checkedLog
 	stream *streamLayer
 	net    *raft.NetworkTransport
 	began  time.Time
-	// gone ends when the member takes no more part.
+	// gone ends when the member takes no more part, and with it its own
+	// goroutines, for which cut waits.
 	gone context.Context
 	end  context.CancelFunc
+	own  sync.WaitGroup
+	// established is the term for which Establish has waited.
+	established atomic.Uint64
 
 	mu   sync.Mutex // guards owed and paid
 	owed int        // answers that Raft still owes
@@ -46,7 +52,7 @@ func (c *Cell) startMember(id string) (_ *member, err error) {
 		return nil, fmt.Errorf("cannot open log %s (is another agent using it?): %w", path, err)
 	}
 	m := &member{
-		id: id, state: store, stream: newStreamLayer(c.cfg.Stream, id, c.log), began: time.Now(),
+		id: raft.ServerID(id), addr: raft.ServerAddress(c.cfg.Advertise), state: store, stream: newStreamLayer(c.cfg.Stream, id, c.log), began: time.Now(),
 		log: newCheckedLog(inner, path, c.cfg.Version, c.log),
 	}
 	m.gone, m.end = context.WithCancel(context.Background())
@@ -109,7 +115,9 @@ func (c *Cell) raftConfig(id string, log hclog.Logger) *raft.Config {
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(id)
 	rc.Logger = log
-	rc.NotifyCh = c.leader
+	// A server that an operator took out of the cell goes on as a follower, and
+	// can be admitted again.
+	rc.ShutdownOnRemove = false
 	rc.HeartbeatTimeout, rc.ElectionTimeout = electionTimeout, electionTimeout
 	if c.cfg.Alone {
 		rc.HeartbeatTimeout, rc.ElectionTimeout = aloneElectionTimeout, aloneElectionTimeout
@@ -152,11 +160,13 @@ func (m *member) promise(f raft.Future) *promise {
 	return p
 }
 
-// wait returns Raft's answer, or that the member ended without one.
-func (p *promise) wait() error {
+// wait returns Raft's answer, or that the member or ctx ended without one.
+func (p *promise) wait(ctx context.Context) error {
 	select {
 	case <-p.done:
 		return p.err
+	case <-ctx.Done():
+		return ctx.Err()
 	case <-p.gone.Done():
 		// It may have answered in time after all.
 		select {
@@ -189,6 +199,7 @@ func (m *member) cut() {
 	case <-time.After(drainTime):
 	}
 	m.end()
+	m.own.Wait()
 }
 
 // stop ends Raft after cut, and waits until it has let go of the files.

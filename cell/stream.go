@@ -36,6 +36,8 @@ type streamLayer struct {
 	log      hclog.Logger
 	accepted chan net.Conn
 	done     chan struct{}
+	// ended is signalled when an accepted connection has ended.
+	ended chan struct{}
 
 	mu     sync.Mutex // guards open and closed
 	open   map[net.Conn]struct{}
@@ -45,7 +47,7 @@ type streamLayer struct {
 func newStreamLayer(under StreamLayer, self string, log hclog.Logger) *streamLayer {
 	return &streamLayer{
 		under: under, self: self, log: log, accepted: make(chan net.Conn), done: make(chan struct{}),
-		open: make(map[net.Conn]struct{}),
+		ended: make(chan struct{}, 1), open: make(map[net.Conn]struct{}),
 	}
 }
 
@@ -137,6 +139,9 @@ func (c *keptConn) Close() error {
 	return c.Conn.Close()
 }
 
+// preambleTime bounds how long the other end may take to say whom it wants.
+const preambleTime = 5 * time.Second
+
 // incoming is a connection whose first bytes say whom it is for. It is read by
 // one goroutine.
 type incoming struct {
@@ -147,6 +152,7 @@ type incoming struct {
 
 func (c *incoming) Read(b []byte) (int, error) {
 	if !c.known {
+		_ = c.SetReadDeadline(time.Now().Add(preambleTime))
 		var n [1]byte
 		if _, err := io.ReadFull(c.Conn, n[:]); err != nil {
 			return 0, err
@@ -157,11 +163,20 @@ func (c *incoming) Read(b []byte) (int, error) {
 		}
 		if string(id) != c.layer.self {
 			c.layer.log.Warn("a raft connection for another server is refused", "for", string(id), "this is", c.layer.self, "from", c.RemoteAddr())
-			return 0, io.EOF
+			return 0, io.EOF // said already: the transport would log any other
 		}
+		_ = c.SetReadDeadline(time.Time{})
 		c.known = true
 	}
 	return c.Conn.Read(b)
+}
+
+func (c *incoming) Close() error {
+	select {
+	case c.layer.ended <- struct{}{}:
+	default:
+	}
+	return c.Conn.Close()
 }
 
 // transport is Raft's, with connections that say which member they are for.

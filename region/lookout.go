@@ -15,11 +15,13 @@ import (
 // their way by it, and damaged data are given up only when it has seen that the
 // cell goes on without them.
 type lookout struct {
-	region string
-	self   string // our address
-	cell   *cell.Cell
-	gossip *federation.Gossip
-	ping   func(ctx context.Context, region, addr string) (*method.PingResponse, error)
+	self string // our address
+	cell *cell.Cell
+	// peers are the region's servers that may be of our cell, whose id is
+	// cellID, "" while that is not known.
+	peers  func() []federation.Peer
+	cellID func() string
+	ping   func(ctx context.Context, p federation.Peer) (*method.PingResponse, error)
 	// seen is the leader's address as last asked, "" when there was none.
 	seen atomic.Pointer[string]
 }
@@ -30,8 +32,8 @@ const (
 	pingTime  = time.Second
 )
 
-// IsLeader reports whether this server leads.
-func (l *lookout) IsLeader() bool { return l.cell.IsLeader() }
+// Leads reports whether this server may answer for the region.
+func (l *lookout) Leads() bool { return l.cell.Leads() }
 
 // Leader is the leader's address, "" when none is known.
 func (l *lookout) Leader() string {
@@ -65,15 +67,14 @@ func (l *lookout) led(ctx context.Context) bool { return l.look(ctx) != "" }
 
 func (l *lookout) look(ctx context.Context) string {
 	leader := ""
-	peers, _ := l.gossip.Peers()
-	for _, p := range peers {
-		if p.Region != l.region || p.RPC == l.self || !p.Alive || ctx.Err() != nil {
+	for _, p := range l.peers() {
+		if p.RPC == l.self || !p.Alive || ctx.Err() != nil {
 			continue
 		}
 		pingCtx, cancel := context.WithTimeout(ctx, pingTime)
-		pong, err := l.ping(pingCtx, l.region, p.RPC)
+		pong, err := l.ping(pingCtx, p)
 		cancel()
-		if err == nil && pong.Leader {
+		if ours := l.cellID(); err == nil && pong.Leader && (ours == "" || pong.CellID == ours) {
 			leader = p.RPC
 			break
 		}

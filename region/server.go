@@ -18,6 +18,7 @@ import (
 	"atoll/internal/group"
 	"atoll/model"
 	"atoll/model/method"
+	"atoll/region/autopilot"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
 )
@@ -34,10 +35,19 @@ type Config struct {
 	// Expect is how many servers start the cell together; 0 joins one.
 	Expect int
 	// Join are gossip addresses of servers of this region or any other.
-	Join         []string
+	Join []string
+	// JoinInterval is the longest wait between tries; after JoinTries without
+	// any success the server gives up, 0 never.
 	JoinInterval time.Duration
-	Workers      int
-	Heartbeats   heartbeat.Config
+	JoinTries    int
+	// Autopilot is what a new cell begins with; zero means the defaults.
+	Autopilot model.AutopilotConfig
+	// AutopilotUpdate and AutopilotReconcile are how often autopilot measures
+	// and acts; 0 means as often as it does by itself.
+	AutopilotUpdate, AutopilotReconcile time.Duration
+
+	Workers    int
+	Heartbeats heartbeat.Config
 	// SnapshotThreshold is how many log entries cause a snapshot; 0 means
 	// 8192.
 	SnapshotThreshold uint64
@@ -82,6 +92,12 @@ func New(cfg Config) (_ *Server, err error) {
 	if cfg.CheckTask == nil {
 		cfg.CheckTask = func(*model.Task) error { return nil }
 	}
+	if cfg.Autopilot == (model.AutopilotConfig{}) {
+		cfg.Autopilot = model.DefaultAutopilot()
+	}
+	if err := cfg.Autopilot.Validate(); err != nil {
+		return nil, fmt.Errorf("cannot use the autopilot configuration: %w", err)
+	}
 	dir := filepath.Join(cfg.DataDir, "server")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the server's data directory: %w", err)
@@ -93,10 +109,13 @@ func New(cfg Config) (_ *Server, err error) {
 	s := &Server{cfg: cfg, members: newMembership(), sessions: newSessions(), loops: group.New(context.Background())}
 	s.listener = rpc.NewListener(cfg.RPC, advertise, cfg.Dial, cfg.Limits)
 	s.rpc = rpc.NewServer(rpc.ServerConfig{Dial: cfg.Dial, Limits: cfg.Limits, Log: cfg.Log, Metrics: cfg.Metrics})
-	s.dir = federation.NewDirectory(federation.DirectoryConfig{
-		Region: cfg.Region, Self: cfg.AdvertiseRPC, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
+	s.dir, err = federation.NewDirectory(federation.DirectoryConfig{
+		Region: cfg.Region, Self: cfg.AdvertiseRPC, Cell: s.cellID, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
 	})
-	s.look = &lookout{region: cfg.Region, self: cfg.AdvertiseRPC, ping: s.ping}
+	if err != nil {
+		return nil, err
+	}
+	s.look = &lookout{self: cfg.AdvertiseRPC, ping: s.ping}
 	s.cell, err = cell.Open(cell.Config{
 		DataDir: dir, Stream: s.listener.Raft(), Advertise: cfg.AdvertiseRPC, Alone: cfg.Expect == 1,
 		Logger: cfg.Log, SnapshotThreshold: cfg.SnapshotThreshold, Version: cfg.Version,
@@ -112,14 +131,19 @@ func New(cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, errors.Join(err, s.cell.Close())
 	}
-	s.look.cell, s.look.gossip = s.cell, s.gossip
+	s.look.cell, s.look.peers, s.look.cellID = s.cell, s.members.peers, s.cellID
 	s.router = federation.NewRouter(s.dir, s.look, s.sessions)
 	s.rpc.SetRouter(s.router)
-	s.members.cell, s.members.gossip, s.members.region = s.cell, s.gossip, cfg.Region
-	s.members.addr, s.members.expect, s.members.log = cfg.AdvertiseRPC, cfg.Expect, cfg.Log.Named("membership")
+	s.members.cell, s.members.gossip, s.members.dir = s.cell, s.gossip, s.dir
+	s.members.addr, s.members.expect, s.members.ask, s.members.log = cfg.AdvertiseRPC, cfg.Expect, s.ask, cfg.Log.Named("membership")
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
-		heartbeats: cfg.Heartbeats, tend: s.members.tend,
+		heartbeats: cfg.Heartbeats, autopilot: cfg.Autopilot, tend: s.members.tend,
+		pilots: autopilot.Config{
+			Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
+			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },
+			Log:  cfg.Log, Update: cfg.AutopilotUpdate, Reconcile: cfg.AutopilotReconcile,
+		},
 	}
 	s.bind()
 	return s, nil
@@ -127,7 +151,7 @@ func New(cfg Config) (_ *Server, err error) {
 
 // bind binds the services to the method table.
 func (s *Server) bind() {
-	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.look.Leader}
+	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.look.Leader, verify: s.cell.Verify}
 	write := &writer{applier: s.cell, clock: s.cfg.Clock}
 	(&jobs{reader: read, writer: write, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&allocs{reader: read, nodes: s.rpc}).bind(s.rpc)
@@ -146,11 +170,14 @@ func (s *Server) bind() {
 		},
 		hasSession: func(id string) bool { return s.sessions.Session(id) != nil },
 	}).bind(s.rpc)
+	(&federal{region: s.cfg.Region, self: s.cfg.Name, selfAddr: s.cfg.AdvertiseRPC, gossip: s.gossip, dir: s.dir, calls: s.rpc, status: s.status}).bind(s.rpc)
+	(&operator{reader: read, writer: write, cell: s.cell, peers: s.members.peers, pilot: s.lead.pilot.Load}).bind(s.rpc)
 }
 
 // Run serves until ctx ends, and returns when everything has stopped. It stops
 // in this order, each step bounded: leadership is handed over, so that writes
-// go on elsewhere; gossip is left or dropped; RPC sessions are closed, before
+// go on elsewhere; gossip is left or dropped, and one that leaves stays until the
+// cell has taken it out, which may need its vote; RPC sessions are closed, before
 // Raft, which a read in flight would hold up; then the cell.
 func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	s.loops.Go("rpc", func(ctx context.Context) error { return s.listener.Serve(ctx, s.rpc.ServeConn) })
@@ -159,8 +186,11 @@ func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	s.loops.Go("leadership", s.lead.run)
 	s.loops.Go("cell", s.cell.Run)
 	s.loops.Go("lookout", s.look.run)
-	s.loops.Go("join", func(ctx context.Context) error { return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval) })
+	s.loops.Go("join", func(ctx context.Context) error {
+		return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval, s.cfg.JoinTries)
+	})
 	s.loops.Go("bootstrap", s.members.bootstrap)
+	s.loops.Go("identity", s.members.identify)
 	s.gossipChanged()
 	var failed error
 	select {
@@ -191,6 +221,9 @@ func (s *Server) stop(leave bool) error {
 	step("hand over leadership", s.cell.HandOver)
 	if leave {
 		step("leave gossip", s.gossip.Leave)
+		if err := s.members.left(context.Background()); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	step("stop gossip", s.gossip.Close)
 	step("close rpc", func() error {
@@ -208,9 +241,6 @@ func (s *Server) stop(leave bool) error {
 // the rest.
 func (s *Server) RPC() *rpc.Server { return s.rpc }
 
-// Join contacts servers by their gossip addresses.
-func (s *Server) Join(addrs []string) (int, error) { return s.gossip.Join(addrs) }
-
 // Forget drops a lost region from the directory.
 func (s *Server) Forget(region string) bool { return s.dir.Forget(region) }
 
@@ -223,6 +253,7 @@ func (s *Server) Stats() map[string]string { return s.cell.Stats() }
 // IsLeader reports whether this server leads its region.
 func (s *Server) IsLeader() bool { return s.cell.IsLeader() }
 
+// cellID is our cell's, "" while that is not known.
 func (s *Server) cellID() string {
 	if c := s.cell.Snapshot().Cell(nil); c != nil {
 		return c.ID
@@ -252,23 +283,43 @@ func (s *Server) addresses() (own []string, all map[string][]string) {
 	return own, all
 }
 
+// status is what this server says of itself.
+func (s *Server) status() *method.ServerStatusResponse {
+	out := &method.ServerStatusResponse{ID: s.cell.ID(), LastContact: s.cell.LastContact(), Starters: s.members.starterIDs()}
+	out.LastTerm, out.LastIndex = s.cell.LogEnd()
+	return out
+}
+
+// ask asks the server of our region at an address about itself.
+func (s *Server) ask(ctx context.Context, addr string) (*method.ServerStatusResponse, error) {
+	if addr == s.cfg.AdvertiseRPC {
+		return s.status(), nil
+	}
+	return rpc.Call(ctx, s.rpc.At(addr), method.StatusServer, rpc.To{}, &method.Empty{})
+}
+
 // probe asks one server of another region for a sign of life.
-func (s *Server) probe(ctx context.Context, region, addr string) error {
-	_, err := s.ping(ctx, region, addr)
+func (s *Server) probe(ctx context.Context, p federation.Peer) error {
+	_, err := s.ping(ctx, p)
 	return err
 }
 
-// ping asks one server who it is, on a connection of its own: the one in the
-// pool may be what is broken.
-func (s *Server) ping(ctx context.Context, region, addr string) (*method.PingResponse, error) {
-	c := rpc.NewClient(rpc.ClientConfig{Region: region, Dial: s.cfg.Dial, Limits: s.cfg.Limits, Log: s.cfg.Log})
+// ping asks a server who it is, on a connection of its own: the one in the pool
+// may be what is broken.
+func (s *Server) ping(ctx context.Context, p federation.Peer) (*method.PingResponse, error) {
+	c := rpc.NewClient(rpc.ClientConfig{Region: p.Region, Dial: s.cfg.Dial, Limits: s.cfg.Limits, Log: s.cfg.Log})
 	defer func() { _ = c.Shutdown(context.Background()) }()
-	c.SetServers([]string{addr})
+	c.SetServers([]string{p.RPC})
 	pong, err := rpc.Call(ctx, c, method.StatusPing, rpc.To{}, &method.Empty{})
-	if err == nil && pong.Region != region {
-		err = fmt.Errorf("the server at %s is of region %q, not %q", addr, pong.Region, region)
+	switch {
+	case err != nil:
+		return nil, err
+	case pong.Region != p.Region:
+		return nil, fmt.Errorf("the server at %s is of region %q, not %q", p.RPC, pong.Region, p.Region)
+	case pong.CellID != "" && p.Cell != "" && pong.CellID != p.Cell:
+		return nil, fmt.Errorf("the server at %s is of the cell %s, not %s", p.RPC, pong.CellID, p.Cell)
 	}
-	return pong, err
+	return pong, nil
 }
 
 // renewed gossips the id under which this server has come back.

@@ -18,6 +18,7 @@ func (s *Store) Restore(r io.Reader) error {
 	defer tx.Abort()
 	before := first[*allocRoot](tx, nil, tableAllocs).table
 	rest := &restorer{in: newRecordReader(r, s.Build), tx: tx, allocs: newAllocTable().begin(0)}
+	rest.allocs.uncounted = make(map[model.JobID]bool)
 	if err := rest.run(); err != nil {
 		return fmt.Errorf("cannot restore snapshot: %w", err)
 	}
@@ -34,7 +35,9 @@ func (t *allocTable) wakeAll() {
 	t.jobs.Ascend(func(j *jobAllocs) bool { j.watch.replaced(); return true })
 	t.nodes.Ascend(func(n *nodeAllocs) bool { n.watch.replaced(); return true })
 	for i := 0; i < t.rows.n; i += leafSize {
-		t.rows.leaf(i).watch.replaced()
+		if leaf := t.rows.leaf(i); leaf != nil {
+			leaf.watch.replaced()
+		}
 	}
 }
 
@@ -66,6 +69,7 @@ func (r *restorer) record(rec byte, body []byte) error {
 	case recHeader:
 		return r.empty()
 	case recEnd:
+		r.allocs.order()
 		return nil
 	case recJobAllocs:
 		var v snapJobAllocs
@@ -74,6 +78,13 @@ func (r *restorer) record(rec byte, body []byte) error {
 		}
 		j := r.allocs.ownJob(v.Key)
 		j.modified, j.incarnation = v.Modified, v.Incarnation
+		for _, c := range v.Counts {
+			g := groupCount{group: c.Group}
+			copy(g.by[:], c.By)
+			j.counts = append(j.counts, g)
+		}
+		// Before counts were kept in snapshots, they were of the rows there.
+		r.allocs.uncounted[v.Key] = len(v.Counts) == 0
 		return nil
 	case recNodeAllocs:
 		var v snapNodeAllocs
@@ -168,7 +179,9 @@ func (t *allocTxn) restore(row model.AllocRow) error {
 	place := uint32(t.rows.add(row, t.edit))
 	t.byID.ReplaceOrInsert(idPlace{row.ID, place})
 	j.places, n.places = append(j.places, place), append(n.places, place)
-	j.count(&row, +1)
+	if t.uncounted[j.key] {
+		j.count(&row, +1)
+	}
 	n.hold(&row, +1)
 	return nil
 }

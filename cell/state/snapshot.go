@@ -31,6 +31,8 @@ const (
 	recRows       byte = 12
 	recEnd        byte = 13
 	recRequest    byte = 14
+	recAutopilot  byte = 15
+	recCapacity   byte = 19
 )
 
 // rowsPerRecord keeps a batch of rows below 512 kB, without extras.
@@ -40,6 +42,12 @@ type snapJobAllocs struct {
 	Key         model.JobID
 	Modified    uint64
 	Incarnation uint64
+	Counts      []snapCount
+}
+
+type snapCount struct {
+	Group string
+	By    []int32
 }
 
 type snapNodeAllocs struct {
@@ -112,7 +120,11 @@ func putAll[T any](p *persister, tx *memdb.Txn, rec byte, table string) {
 // likewise what allocations share, and then the rows.
 func (p *persister) putAllocs(t *allocTable) {
 	t.jobs.Ascend(func(j *jobAllocs) bool {
-		p.put(recJobAllocs, &snapJobAllocs{j.key, j.modified, j.incarnation})
+		v := &snapJobAllocs{Key: j.key, Modified: j.modified, Incarnation: j.incarnation}
+		for _, c := range j.counts {
+			v.Counts = append(v.Counts, snapCount{c.group, c.by[:]})
+		}
+		p.put(recJobAllocs, v)
 		return p.err == nil
 	})
 	t.nodes.Ascend(func(n *nodeAllocs) bool {
@@ -134,6 +146,9 @@ func (p *persister) putAllocs(t *allocTable) {
 	}
 	for _, r := range t.rows.all() {
 		s := r.Shared
+		if s == nil {
+			continue // a free place
+		}
 		num, seen := shared[s]
 		if !seen {
 			v := version{s.Job.Key(), s.Job.CreateIndex, s.Job.Version}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	memdb "github.com/hashicorp/go-memdb"
+
+	"atoll/model"
 )
 
 // Store holds a cell's tables. One goroutine writes, any number read.
@@ -67,13 +69,15 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 	}
 	var woken []*lazyChan
 	if t.allocs != nil {
+		if err := t.freed(t.allocs.freed); err != nil {
+			return err
+		}
 		var table *allocTable
 		table, woken = t.allocs.publish()
 		if err := tx.Insert(tableAllocs, &allocRoot{table: table}); err != nil {
 			return err
 		}
 		t.dirty[tableAllocs] = true
-		t.dirty[indexCapacity] = t.dirty[indexCapacity] || t.allocs.freed
 	}
 	t.dirty[last] = true
 	for _, name := range indexed {
@@ -98,8 +102,21 @@ func (t *Txn) rows() *allocTxn {
 	return t.allocs
 }
 
+// table is the table of allocations as the transaction sees it.
+func (t *Txn) table() *allocTable {
+	if t.allocs != nil {
+		return &t.allocs.allocTable
+	}
+	return t.before
+}
+
 func (t *Txn) insert(table string, row any) error {
 	t.dirty[table] = true
+	if n, ok := row.(*model.Node); ok {
+		if err := t.nodeChanged(first[*model.Node](t.tx, nil, tableNodes, n.ID), n); err != nil {
+			return err
+		}
+	}
 	if err := t.tx.Insert(table, row); err != nil {
 		return fmt.Errorf("cannot write table %s: %w", table, err)
 	}

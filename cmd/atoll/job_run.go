@@ -120,7 +120,7 @@ func (in *jobInput) read(c *cobra.Command, name string) (*api.Job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the job: %w", err)
 	}
-	job := new(model.Job)
+	job, places := new(model.Job), (*jobspec.Places)(nil)
 	if in.json {
 		var outer struct{ Job *model.Job }
 		if err := json.Unmarshal(src, &outer); err != nil {
@@ -132,12 +132,21 @@ func (in *jobInput) read(c *cobra.Command, name string) (*api.Job, error) {
 				return nil, fmt.Errorf("cannot read the job %s: %w", name, err)
 			}
 		}
-	} else if job, err = in.parse(name, src); err != nil {
+	} else if job, places, err = in.parse(name, src); err != nil {
 		return nil, err
 	}
 	checked := model.Clone(job)
 	checked.Canonicalize()
-	if _, err := checked.Validate(); err != nil {
+	faults, _ := checked.Faults()
+	if len(faults) == 0 {
+		faults = checked.TaskFaults(checkTask)
+	}
+	if places == nil {
+		err = model.JoinFaults(name+": ", faults)
+	} else {
+		err = places.Refuse(faults)
+	}
+	if err != nil {
 		return nil, err
 	}
 	b, err := json.Marshal(job)
@@ -160,19 +169,19 @@ func readBounded(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxInput))
 }
 
-func (in *jobInput) parse(name string, src []byte) (*model.Job, error) {
+func (in *jobInput) parse(name string, src []byte) (*model.Job, *jobspec.Places, error) {
 	opts := jobspec.Options{Variables: make(map[string]string), Env: os.Environ(), Loose: in.loose}
 	for _, kv := range in.vars {
 		k, v, ok := strings.Cut(kv, "=")
 		if !ok {
-			return nil, fmt.Errorf("-var %q is not NAME=VALUE", kv)
+			return nil, nil, fmt.Errorf("-var %q is not NAME=VALUE", kv)
 		}
 		opts.Variables[k] = v
 	}
 	for _, file := range in.varFiles {
 		b, err := readBounded(file)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the variables: %w", err)
+			return nil, nil, fmt.Errorf("cannot read the variables: %w", err)
 		}
 		opts.VarFiles = append(opts.VarFiles, jobspec.File{Name: file, Content: b})
 	}
@@ -181,7 +190,7 @@ func (in *jobInput) parse(name string, src []byte) (*model.Job, error) {
 		dir = filepath.Dir(name)
 	}
 	opts.Files = userFiles{dir}
-	return jobspec.Parse(name, src, opts)
+	return jobspec.ParsePlaces(name, src, opts)
 }
 
 // userFiles are the files of whoever runs the command, by whatever path: they are
