@@ -98,7 +98,9 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if err != nil {
 		return nil, errors.Join(err, logs.Close())
 	}
-	stream := &streamLayer{StreamLayer: cfg.Stream, open: make(map[net.Conn]struct{})}
+	stream := &streamLayer{
+		StreamLayer: cfg.Stream, id: cfg.ServerID, log: log, open: make(map[net.Conn]struct{}), ids: make(map[raft.ServerAddress]raft.ServerID),
+	}
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, MaxPool: 3, Timeout: transportTimeout, Logger: log,
 	})
@@ -128,6 +130,7 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if c.raft, err = raft.NewRaft(rc, &fsm{store}, cache, logs, snaps, transport); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start raft: %w", err), transport.Close(), logs.Close())
 	}
+	stream.raft.Store(c.raft)
 	return c, nil
 }
 

@@ -45,8 +45,8 @@ const (
 type GossipConfig struct {
 	// Name is the server's; its member name is name.region.
 	Name, Region, Datacenter string
-	// ID is the server's Raft id.
-	ID string
+	// ID is the server's Raft id, Cell its cell's, "" when it is of none yet.
+	ID, Cell string
 	// Bind is host:port to listen on, Advertise what others are told, RPC
 	// the server's RPC address as others reach it.
 	Bind, Advertise, RPC string
@@ -145,6 +145,9 @@ func NewGossip(cfg GossipConfig) (*Gossip, error) {
 		tagRole: roleServer, tagRegion: cfg.Region, tagDC: cfg.Datacenter, tagID: cfg.ID, tagRPC: cfg.RPC,
 		tagPort: strconv.Itoa(rpcPort), tagExpect: strconv.Itoa(cfg.Expect), tagBuild: cfg.Build,
 		tagProto: strconv.Itoa(Protocol), tagMin: strconv.Itoa(Protocol), tagMax: strconv.Itoa(Protocol),
+	}
+	if cfg.Cell != "" {
+		g.tags[tagCell] = cfg.Cell
 	}
 	c.Tags = g.tags
 	if g.serf, err = serf.Create(c); err != nil {
