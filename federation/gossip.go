@@ -84,6 +84,8 @@ type Gossip struct {
 	events chan serf.Event
 	// changed has a change that is not told yet.
 	changed chan struct{}
+	// refused are the members last told of as not used; Run's alone.
+	refused map[string]error
 	// port is what addresses without one mean.
 	port int
 
@@ -178,11 +180,17 @@ func (g *Gossip) Changed() {
 
 // Run tells of changes until ctx ends. It does not leave the pool.
 func (g *Gossip) Run(ctx context.Context) error {
+	// Serf tells of no change of round trips, nor of a server that contradicts
+	// whoever said that it leaves.
+	refresh := time.NewTicker(10 * time.Second)
+	defer refresh.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-g.changed:
+			g.notify()
+		case <-refresh.C:
 			g.notify()
 		case <-g.events:
 			// One notice for whatever has piled up.
@@ -195,6 +203,13 @@ func (g *Gossip) Run(ctx context.Context) error {
 }
 
 func (g *Gossip) notify() {
+	_, refused := g.Peers()
+	for name, why := range refused {
+		if g.refused[name] == nil || g.refused[name].Error() != why.Error() {
+			g.cfg.Log.Warn("a gossip member is not used", "member", name, "cause", why)
+		}
+	}
+	g.refused = refused
 	if g.cfg.Notify != nil {
 		g.cfg.Notify()
 	}

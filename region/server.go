@@ -258,10 +258,7 @@ func (s *Server) IsLeader() bool { return s.cell.IsLeader() }
 // gossipChanged takes up what gossip says now. Gossip's goroutine alone calls
 // it, so that an older view never follows a newer one.
 func (s *Server) gossipChanged() {
-	peers, refused := s.gossip.Peers()
-	for name, why := range refused {
-		s.cfg.Log.Warn("a gossip member is not used", "member", name, "cause", why)
-	}
+	peers, _ := s.gossip.Peers()
 	s.dir.Update(peers)
 	s.members.notify()
 }
