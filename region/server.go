@@ -106,11 +106,14 @@ func New(cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the advertised address %q: %w", cfg.AdvertiseRPC, err)
 	}
-	s := &Server{cfg: cfg, members: newMembership(), sessions: newSessions(), loops: group.New(context.Background())}
+	s := &Server{cfg: cfg, members: newMembership(filepath.Join(dir, "cell-id")), sessions: newSessions(), loops: group.New(context.Background())}
+	if s.members.cellID, err = readID(s.members.cellFile); err != nil {
+		return nil, err
+	}
 	s.listener = rpc.NewListener(cfg.RPC, advertise, cfg.Dial, cfg.Limits)
 	s.rpc = rpc.NewServer(rpc.ServerConfig{Dial: cfg.Dial, Limits: cfg.Limits, Log: cfg.Log, Metrics: cfg.Metrics})
 	s.dir, err = federation.NewDirectory(federation.DirectoryConfig{
-		Region: cfg.Region, Self: cfg.AdvertiseRPC, Cell: s.cellID, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
+		Region: cfg.Region, Self: cfg.AdvertiseRPC, Cell: s.members.ofCell, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
 	})
 	if err != nil {
 		return nil, err
@@ -125,13 +128,13 @@ func New(cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.gossip, err = federation.NewGossip(federation.GossipConfig{
-		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: s.cell.ID(), Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
+		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: s.cell.ID(), Cell: s.members.cellID, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
 		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.cell.Close())
 	}
-	s.look.cell, s.look.peers, s.look.cellID = s.cell, s.members.peers, s.cellID
+	s.look.cell, s.look.peers, s.look.cellID = s.cell, s.members.peers, s.members.ofCell
 	s.router = federation.NewRouter(s.dir, s.look, s.sessions)
 	s.rpc.SetRouter(s.router)
 	s.members.cell, s.members.gossip, s.members.dir = s.cell, s.gossip, s.dir
@@ -160,7 +163,7 @@ func (s *Server) bind() {
 		reader:   read,
 		self:     method.MembersResponse{ServerName: s.cfg.Name, ServerRegion: s.cfg.Region, ServerDC: s.cfg.Datacenter},
 		version:  s.cfg.Version,
-		isLeader: s.cell.IsLeader, gossip: s.gossip, dir: s.dir, cellID: s.cellID,
+		isLeader: s.cell.IsLeader, gossip: s.gossip, dir: s.dir, cellID: s.members.ofCell,
 		peers: func() (out []string, err error) {
 			servers, err := s.cell.Servers()
 			for _, m := range servers {
@@ -191,7 +194,7 @@ func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	})
 	s.loops.Go("bootstrap", s.members.bootstrap)
 	s.loops.Go("identity", s.members.identify)
-	s.gossipChanged()
+	s.gossip.Changed()
 	var failed error
 	select {
 	case <-ctx.Done():
@@ -253,20 +256,10 @@ func (s *Server) Stats() map[string]string { return s.cell.Stats() }
 // IsLeader reports whether this server leads its region.
 func (s *Server) IsLeader() bool { return s.cell.IsLeader() }
 
-// cellID is our cell's, "" while that is not known.
-func (s *Server) cellID() string {
-	if c := s.cell.Snapshot().Cell(nil); c != nil {
-		return c.ID
-	}
-	return ""
-}
-
-// gossipChanged takes up what gossip says now.
+// gossipChanged takes up what gossip says now. Gossip's goroutine alone calls
+// it, so that an older view never follows a newer one.
 func (s *Server) gossipChanged() {
-	peers, refused := s.gossip.Peers()
-	for name, why := range refused {
-		s.cfg.Log.Warn("a gossip member is not used", "member", name, "cause", why)
-	}
+	peers, _ := s.gossip.Peers()
 	s.dir.Update(peers)
 	s.members.notify()
 }
