@@ -31,26 +31,54 @@ const (
 // watchLeader stands for election when the leader's process is gone, until ctx
 // ends.
 func (c *Cell) watchLeader(ctx context.Context) {
+	// Raft forgets its leader as soon as another stands: that one may lose, so
+	// who led last is remembered here.
+	leaders := make(chan raft.Observation, 16)
+	observer := raft.NewObserver(leaders, false, func(o *raft.Observation) bool {
+		l, ok := o.Data.(raft.LeaderObservation)
+		return ok && l.LeaderID != ""
+	})
+	c.raft.RegisterObserver(observer)
+	defer c.raft.DeregisterObserver(observer)
+	var last raft.LeaderObservation
+	last.LeaderAddr, last.LeaderID = c.raft.LeaderWithID()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case o := <-leaders:
+			last = o.Data.(raft.LeaderObservation)
 		case <-c.stream.ended:
+			for len(leaders) > 0 {
+				last = (<-leaders).Data.(raft.LeaderObservation)
+			}
+			c.succeed(ctx, last)
 		}
-		for range standTries {
-			wait, gone := c.leaderGone(ctx)
-			if !gone || !sleep(ctx, wait) {
-				break
-			}
-			// Another may have been elected meanwhile.
-			if _, gone = c.leaderGone(ctx); !gone {
-				break
-			}
-			c.stand()
-			if !sleep(ctx, standApart) {
-				break
-			}
+	}
+}
+
+// succeed stands for election in this follower's turn, if the leader refuses
+// connections, until somebody leads.
+func (c *Cell) succeed(ctx context.Context, leader raft.LeaderObservation) {
+	rank, voters := c.rank(leader.LeaderID)
+	if rank < 0 || !c.refuses(leader.LeaderAddr) {
+		return
+	}
+	for turn := range standTries {
+		wait := standApart * time.Duration(rank)
+		if turn > 0 {
+			wait = standApart * time.Duration(voters)
 		}
+		if !sleep(ctx, wait) || c.raft.State() != raft.Follower {
+			return
+		}
+		if _, id := c.raft.LeaderWithID(); id != "" && id != leader.LeaderID {
+			return
+		}
+		if !c.refuses(leader.LeaderAddr) {
+			return
+		}
+		c.stand()
 	}
 }
 
@@ -65,34 +93,30 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// leaderGone reports whether the leader that this follower knows refuses
-// connections, and after which wait the follower may stand.
-func (c *Cell) leaderGone(ctx context.Context) (wait time.Duration, gone bool) {
-	addr, id := c.raft.LeaderWithID()
-	if addr == "" || id == c.id || c.raft.State() != raft.Follower {
-		return 0, false
-	}
+// rank is this server's place among the voters that a leader leaves behind, −1
+// when it is none of them, and how many those are.
+func (c *Cell) rank(leader raft.ServerID) (rank, voters int) {
 	f := c.raft.GetConfiguration()
-	if f.Error() != nil {
-		return 0, false
+	if leader == "" || leader == c.id || f.Error() != nil {
+		return -1, 0
 	}
 	var others []raft.ServerID
 	for _, s := range f.Configuration().Servers {
-		if s.Suffrage == raft.Voter && s.ID != id {
+		if s.Suffrage == raft.Voter && s.ID != leader {
 			others = append(others, s.ID)
 		}
 	}
 	slices.Sort(others)
-	rank := slices.Index(others, c.id)
-	if rank < 0 || ctx.Err() != nil {
-		return 0, false
-	}
+	return slices.Index(others, c.id), len(others)
+}
+
+// refuses reports whether nothing listens at an address whose machine is there.
+func (c *Cell) refuses(addr raft.ServerAddress) bool {
 	conn, err := c.stream.Dial(addr, refusalTime)
 	if err == nil {
 		_ = conn.Close()
-		return 0, false
 	}
-	return time.Duration(rank) * standApart, errors.Is(err, syscall.ECONNREFUSED)
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // stand asks this server's own Raft to stand for election.
