@@ -24,6 +24,10 @@ const (
 	// standApart is between the followers, in the order of their ids, so that
 	// they do not split the vote.
 	standApart = 100 * time.Millisecond
+	// looks is how often the port is looked at, first after lookAgain and then
+	// after twice as long each time.
+	looks     = 5
+	lookAgain = 5 * time.Millisecond
 	// standTries is how often a follower looks and stands for one death.
 	standTries = 3
 )
@@ -61,8 +65,18 @@ func (c *Cell) watchLeader(ctx context.Context) {
 // connections, until somebody leads.
 func (c *Cell) succeed(ctx context.Context, leader raft.LeaderObservation) {
 	rank, voters := c.rank(leader.LeaderID)
-	if rank < 0 || !c.refuses(leader.LeaderAddr) {
+	if rank < 0 {
 		return
+	}
+	// A process that dies closes what it had open one after another: its port
+	// may refuse a little later than its connections end.
+	for look := range looks {
+		if c.refuses(leader.LeaderAddr) {
+			break
+		}
+		if look == looks-1 || !sleep(ctx, lookAgain<<look) {
+			return
+		}
 	}
 	for turn := range standTries {
 		wait := standApart * time.Duration(rank)
