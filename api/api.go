@@ -17,7 +17,6 @@ import (
 
 // Server is what the surface asks of the agent's server.
 type Server interface {
-	Join(addrs []string) (int, error)
 	Ready() bool
 	IsLeader() bool
 	Stats() map[string]string

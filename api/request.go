@@ -111,8 +111,9 @@ func (r *request) body(v any) error {
 	}
 	var tooLarge *http.MaxBytesError
 	var wrongType *json.UnmarshalTypeError
+	var own *model.Error
 	switch {
-	case errors.As(err, &tooLarge):
+	case errors.As(err, &tooLarge), errors.As(err, &own):
 		return err
 	case errors.Is(err, io.EOF):
 		return model.Invalidf("body", "the request has no body; send a JSON object")

@@ -63,7 +63,6 @@ type Cell struct {
 	transport *raft.NetworkTransport
 	advertise raft.ServerAddress
 	id        raft.ServerID
-	leader    chan bool
 	done      chan struct{}
 }
 
@@ -104,13 +103,15 @@ func Open(cfg Config) (_ *Cell, err error) {
 		Stream: stream, MaxPool: 3, Timeout: transportTimeout, Logger: log,
 	})
 	c := &Cell{
-		store: store, logs: logs, transport: transport, leader: make(chan bool, 1), done: make(chan struct{}),
+		store: store, logs: logs, transport: transport, done: make(chan struct{}),
 		advertise: raft.ServerAddress(cfg.Advertise), id: raft.ServerID(cfg.ServerID),
 	}
 	rc := raft.DefaultConfig()
 	rc.LocalID = c.id
 	rc.Logger = log
-	rc.NotifyCh = c.leader
+	// A server that an operator took out of the cell goes on as a follower, and
+	// can be admitted again.
+	rc.ShutdownOnRemove = false
 	rc.HeartbeatTimeout, rc.ElectionTimeout = electionTimeout, electionTimeout
 	if cfg.Alone {
 		rc.HeartbeatTimeout, rc.ElectionTimeout = aloneElectionTimeout, aloneElectionTimeout
@@ -171,8 +172,9 @@ func (c *Cell) Bootstrap(servers []Server) error {
 }
 
 // Leadership delivers true and false as this server becomes and ceases to be
-// the leader. It has one reader, which must keep reading: Raft waits for it.
-func (c *Cell) Leadership() <-chan bool { return c.leader }
+// the leader. It has one reader. A reader that is late gets the newest alone, so
+// that Raft never waits for it: a true that follows a true is a new term.
+func (c *Cell) Leadership() <-chan bool { return c.raft.LeaderCh() }
 
 // IsLeader reports whether this server is the leader, as far as it knows.
 func (c *Cell) IsLeader() bool { return c.raft.State() == raft.Leader }
@@ -206,33 +208,6 @@ func (c *Cell) Servers() ([]Server, error) {
 		out = append(out, Server{string(s.ID), string(s.Address)})
 	}
 	return out, nil
-}
-
-// AddServer makes a server a voting member, or changes its address. Only the
-// leader can.
-func (c *Cell) AddServer(s Server) error {
-	if err := c.raft.AddVoter(raft.ServerID(s.ID), raft.ServerAddress(s.Addr), 0, transportTimeout).Error(); err != nil {
-		return fmt.Errorf("cannot add server %s at %s: %w", s.ID, s.Addr, err)
-	}
-	return nil
-}
-
-// RemoveServer takes a member out of the cell. Only the leader can.
-func (c *Cell) RemoveServer(id string) error {
-	if err := c.raft.RemoveServer(raft.ServerID(id), 0, transportTimeout).Error(); err != nil {
-		return fmt.Errorf("cannot remove server %s: %w", id, err)
-	}
-	return nil
-}
-
-// HandOver gives leadership to another member, if this server has it and there
-// is one.
-func (c *Cell) HandOver() error {
-	servers, err := c.Servers()
-	if err != nil || !c.IsLeader() || len(servers) < 2 {
-		return err
-	}
-	return c.raft.LeadershipTransfer().Error()
 }
 
 // Barrier returns once everything committed before it is in the local state.

@@ -21,6 +21,9 @@ const (
 	CmdNodeRegister  Command = 6
 	CmdNodeStatus    Command = 7
 	CmdAllocReports  Command = 8
+
+	CmdAutopilotConfig Command = 9
+	CmdEvalMove        Command = 24
 )
 
 // table leads from each command to what applies it.
@@ -33,6 +36,9 @@ var table = map[Command]command{
 	CmdNodeRegister:  typed(applyNodeRegister),
 	CmdNodeStatus:    typed(applyNodeStatus),
 	CmdAllocReports:  typed(applyAllocReports),
+
+	CmdAutopilotConfig: typed(applyAutopilotConfig),
+	CmdEvalMove:        typed(applyEvalMove),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

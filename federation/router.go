@@ -60,6 +60,12 @@ func (r *Router) Route(ctx context.Context, env *rpc.Envelope, spec method.Spec)
 	if env.Region != "" && env.Region != model.GlobalRegion && env.Region != own {
 		return r.toRegion(env.Region)
 	}
+	// Gossip may not have told the caller yet that this is another cell under a
+	// name that it knows.
+	if ours := r.dir.cfg.Cell(); env.Cell != "" && ours != "" && env.Cell != ours {
+		return rpc.Decision{}, &model.Error{Kind: model.KindUnreachable, Region: own, Message: fmt.Sprintf(
+			"region %q is unreachable: the server that has the call is of the cell %s, and the call is for the cell %s; see atoll region list", own, ours, env.Cell)}
+	}
 	switch spec.Place {
 	case method.AtServer:
 		return rpc.Decision{Local: true, Region: own}, nil
@@ -88,7 +94,9 @@ func (r *Router) toRegion(name string) (rpc.Decision, error) {
 	if err := r.dir.Down(name); err != nil {
 		return rpc.Decision{}, err
 	}
-	return decision(name, servers), nil
+	d := decision(name, servers)
+	d.Cell = r.dir.CellOf(name)
+	return d, nil
 }
 
 func decision(region string, servers []Peer) rpc.Decision {

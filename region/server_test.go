@@ -38,6 +38,11 @@ func freeAddr(t testing.TB) string {
 
 func startServer(t testing.TB, name, region, dir string, expect int, join ...string) *testServer {
 	t.Helper()
+	return startServerWith(t, func(*Config) {}, name, region, dir, expect, join...)
+}
+
+func startServerWith(t testing.TB, change func(*Config), name, region, dir string, expect int, join ...string) *testServer {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +56,7 @@ func startServer(t testing.TB, name, region, dir string, expect int, join ...str
 	if testing.Verbose() {
 		cfg.Log = hclog.New(&hclog.LoggerOptions{Name: name, Level: hclog.Info})
 	}
+	change(&cfg)
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

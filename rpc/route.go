@@ -33,6 +33,8 @@ type Decision struct {
 	Session *Session
 	Servers []string
 	Region  string
+	// Cell is the region's, as far as it is known here.
+	Cell string
 }
 
 // exchange is a call on its way to another agent: the stream, and its first

@@ -31,8 +31,9 @@ type agentFlags struct {
 	withParent                                bool
 }
 
-func agentCommand() *cobra.Command {
-	var f agentFlags
+func agentCommand() *cobra.Command { return new(agentFlags).command() }
+
+func (f *agentFlags) command() *cobra.Command {
 	c := &cobra.Command{
 		Use: "agent", Short: "Run an agent: a server, a client, or both", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
