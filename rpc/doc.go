@@ -30,7 +30,7 @@
 //
 // # Concurrency
 //
-// Every session has one goroutine that accepts its streams, every stream one that
-// serves it, and a slow one two more while it is slow. Their owner is the
+// Every session has one goroutine that accepts its streams, and every stream one
+// that serves it; signs of life cost none between them. Their owner is the
 // Server, whose Shutdown waits for them.
 package rpc

@@ -76,7 +76,7 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 	}
 	// Two candidates share the time in which the caller must have heard.
 	deadline := time.Now().Add(d.limits.Silence)
-	var last error
+	last := errors.New("its time was over before it could be asked")
 	for i, addr := range dec.Servers[:min(2, len(dec.Servers))] {
 		wait := time.Until(deadline)
 		if i == 0 && len(dec.Servers) > 1 && !spec.Write {
