@@ -203,7 +203,8 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 		x.first = nil
 		return *f, nil
 	}
-	_ = x.stream.SetReadDeadline(time.Now().Add(x.limits.Silence))
+	silence := max(x.limits.Silence, min(x.env.Quiet, maxQuiet))
+	_ = x.stream.SetReadDeadline(time.Now().Add(silence))
 	if ctx.Err() != nil {
 		return frame{}, x.d.interrupted(ctx, x.env, x.spec, ctx.Err())
 	}
@@ -215,7 +216,7 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 		return frame{}, x.d.interrupted(ctx, x.env, x.spec, ctx.Err())
 	}
 	if isTimeout(err) {
-		err = fmt.Errorf("nothing was heard for %s", x.limits.Silence.Round(100*time.Millisecond))
+		err = fmt.Errorf("nothing was heard for %s", silence.Round(100*time.Millisecond))
 	}
 	if x.addr != "" {
 		x.d.pool.Drop(x.addr)

@@ -236,7 +236,7 @@ func (s *Server) serveStream(ctx context.Context, session *Session, stream *yamu
 		ctx, stop = context.WithTimeout(ctx, env.Timeout)
 		defer stop()
 	}
-	stop := in.keepAfter(s.limits.Alive, cancel)
+	stop := in.keepAfter(s.limits.Alive, env.signs(s.limits.Alive), cancel)
 	err = s.serve(ctx, session, env, body, in)
 	stop()
 	if err != nil {
@@ -440,17 +440,17 @@ func (in *incoming) write(f frame) error {
 	return writeFrames(in.stream, f)
 }
 
-// keepAfter sends signs of life once a call has lasted for a while, and cancels
-// it when its caller went away, which it sees as often. It costs no goroutine
+// keepAfter sends signs of life, the first once a call has lasted for a while, and
+// cancels it when its caller went away, which it sees as often. It costs no goroutine
 // between them: a server has a waiting call of each of its nodes. The returned
 // function ends that, and waits for one under way.
-func (in *incoming) keepAfter(every time.Duration, cancel context.CancelFunc) (stop func()) {
+func (in *incoming) keepAfter(first, every time.Duration, cancel context.CancelFunc) (stop func()) {
 	var mu sync.Mutex // guards what follows, and is held while a sign is sent
 	var timer *time.Timer
 	stopped := false
 	mu.Lock()
 	defer mu.Unlock()
-	timer = time.AfterFunc(every, func() {
+	timer = time.AfterFunc(first, func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if stopped {
