@@ -4,19 +4,31 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
+	"atoll/cell"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The test's own binary plays the nodes of BenchmarkNodes.
+func TestMain(m *testing.M) {
+	if spec := os.Getenv("ATOLL_SIMULATE_NODES"); spec != "" {
+		if err := simulateNodes(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // testServer is a running server on loopback.
 type testServer struct {
@@ -53,10 +65,15 @@ func startServerWith(t testing.TB, change func(*Config), name, region, dir strin
 		BindSerf: serf, AdvertiseSerf: serf, Expect: expect, Join: join, JoinInterval: time.Second, Version: "test",
 		Heartbeats: heartbeat.Config{MinTTL: 500 * time.Millisecond, Grace: 500 * time.Millisecond},
 	}
-	if testing.Verbose() {
-		cfg.Log = hclog.New(&hclog.LoggerOptions{Name: name, Level: hclog.Info})
-	}
 	change(&cfg)
+	return runServer(t, cfg)
+}
+
+func runServer(t testing.TB, cfg Config) *testServer {
+	t.Helper()
+	if testing.Verbose() {
+		cfg.Log = hclog.New(&hclog.LoggerOptions{Name: cfg.Name, Level: hclog.Info})
+	}
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -264,5 +281,56 @@ func TestFiftyStartsAndStopsLeaveNothing(t *testing.T) {
 			return nil
 		})
 		s.stop()
+	}
+}
+
+func TestANodeThatComesAgainUnchangedCostsNoWrite(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// With the default heartbeats, it is not down before the test is over.
+	serf := freeAddr(t)
+	s := runServer(t, Config{
+		Name: "s1", Region: "us", Datacenter: "dc1", DataDir: t.TempDir(), RPC: l, AdvertiseRPC: l.Addr().String(),
+		BindSerf: serf, AdvertiseSerf: serf, Expect: 1, Version: "test",
+	})
+	n, secret := aNode("dc1")
+	n.Meta, n.Links = map[string]string{}, nil
+	n.Drivers["mock"].UpdateTime = time.Now()
+	// As a node does, over the wire.
+	c := rpc.NewClient(rpc.ClientConfig{Region: "us"})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{s.cfg.AdvertiseRPC})
+	registered := func() uint64 {
+		t.Helper()
+		var index uint64
+		wait(t, "registration", func() error {
+			r, err := rpc.Call(t.Context(), c, method.NodeRegister, rpc.To{}, &method.NodeRegisterRequest{Node: n, SecretID: secret})
+			if err == nil {
+				index = r.Index
+			}
+			return err
+		})
+		return index
+	}
+	first := registered()
+	if again := registered(); again != first {
+		t.Errorf("the same node again: index %d after %d", again, first)
+	}
+	n.Attributes["cpu.arch"] = "amd64"
+	changed := registered()
+	if changed <= first {
+		t.Errorf("a changed node: index %d after %d", changed, first)
+	}
+	// The node is down, and comes again: that is a change.
+	if _, _, err := s.cell.Apply(t.Context(), cell.CmdNodeStatus, &cell.NodeStatus{NodeID: n.ID, Status: model.NodeStatusDown, Derive: cell.NewDerive(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if back := registered(); back <= changed || s.cell.Snapshot().Node(nil, n.ID).Status != model.NodeStatusReady {
+		t.Errorf("a node that was down: index %d after %d", back, changed)
+	}
+	if _, err := rpc.Call(t.Context(), c, method.NodeRegister, rpc.To{}, &method.NodeRegisterRequest{Node: n, SecretID: model.NewUUID(nil).String()}); model.KindOf(err) != model.KindForbidden {
+		t.Errorf("another secret: %v", err)
 	}
 }
