@@ -115,7 +115,10 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if err != nil {
 		return nil, errors.Join(err, logs.Close())
 	}
-	stream := &streamLayer{StreamLayer: cfg.Stream, open: make(map[net.Conn]struct{}), ended: make(chan struct{}, 1)}
+	stream := &streamLayer{
+		StreamLayer: cfg.Stream, id: cfg.ServerID, log: log, open: make(map[net.Conn]struct{}), ids: make(map[raft.ServerAddress]raft.ServerID),
+		ended: make(chan struct{}, 1),
+	}
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, MaxPool: 3, Timeout: transportTimeout, Logger: log,
 	})
@@ -145,6 +148,7 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if c.raft, err = raft.NewRaft(rc, &fsm{store}, cache, logs, snaps, transport); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start raft: %w", err), transport.Close(), logs.Close())
 	}
+	stream.raft.Store(c.raft)
 	var ctx context.Context
 	ctx, c.stopWatch = context.WithCancel(context.Background())
 	c.watching.Go(func() { c.watchLeader(ctx) })
