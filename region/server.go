@@ -61,6 +61,15 @@ type Config struct {
 	Metrics   *metrics.Metrics
 }
 
+// RefusalConfig is about nodes that refuse plans for no known reason. Zeros mean
+// the defaults of package planner.
+type RefusalConfig struct {
+	// Ignore leaves such nodes eligible.
+	Ignore    bool
+	Threshold int
+	Window    time.Duration
+}
+
 // Server is one server of a region. New makes one, Run runs it.
 type Server struct {
 	cfg      Config
@@ -142,7 +151,7 @@ func New(cfg Config) (_ *Server, err error) {
 	s.members.self, s.members.expect, s.members.ask, s.members.log = self, cfg.Expect, s.ask, cfg.Log.Named("membership")
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
-		heartbeats: cfg.Heartbeats, autopilot: cfg.Autopilot, tend: s.members.tend,
+		heartbeats: cfg.Heartbeats, refusals: cfg.Refusals, autopilot: cfg.Autopilot, tend: s.members.tend,
 		pilots: autopilot.Config{
 			Raft: s.cell.Autopilot(), Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
 			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },
