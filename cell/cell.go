@@ -263,7 +263,7 @@ func (c *Cell) Bootstrap(servers []Server) error {
 	for _, s := range servers {
 		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(s.ID), Address: raft.ServerAddress(s.Addr)})
 	}
-	if err := m.promise(m.raft.BootstrapCluster(conf)).wait(context.Background()); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	if err := m.promise(m.raft.BootstrapCluster(conf), nil).wait(context.Background()); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		return fmt.Errorf("cannot bootstrap cell: %w", err)
 	}
 	return nil
@@ -346,7 +346,7 @@ func (c *Cell) Barrier(timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if err := m.promise(m.raft.Barrier(timeout)).wait(context.Background()); err != nil {
+	if err := m.promise(m.raft.Barrier(timeout), nil).wait(context.Background()); err != nil {
 		return err
 	}
 	c.show(m)
@@ -383,7 +383,7 @@ func (c *Cell) Verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := m.promise(m.raft.VerifyLeader()).wait(ctx); err != nil {
+	if err := m.promise(m.raft.VerifyLeader(), nil).wait(ctx); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -401,7 +401,7 @@ func (c *Cell) TakeSnapshot() error {
 	if err != nil {
 		return err
 	}
-	return m.promise(m.raft.Snapshot()).wait(context.Background())
+	return m.promise(m.raft.Snapshot(), nil).wait(context.Background())
 }
 
 // Stats are Raft's own figures.
@@ -427,16 +427,21 @@ type Proposed struct {
 // A request, unless nil, makes it apply once: when the same request was applied
 // before, nothing is changed and its first answer is given.
 func (c *Cell) Propose(cmd Command, req *state.Request, body any) (*Proposed, error) {
-	b, err := encode(cmd, req, body)
-	if err != nil {
-		return nil, err
-	}
 	m, err := c.up()
 	if err != nil {
 		return nil, err
 	}
+	return c.propose(m, cmd, req, body, nil)
+}
+
+// propose calls ended, unless nil, when Raft has done with the command.
+func (c *Cell) propose(m *member, cmd Command, req *state.Request, body any, ended func()) (*Proposed, error) {
+	b, err := encode(cmd, req, body)
+	if err != nil {
+		return nil, err
+	}
 	entry := raft.Log{Data: b, Extensions: []byte(c.cfg.Version)}
-	return &Proposed{m.promise(m.raft.ApplyLog(entry, applyTimeout)), c, m}, nil
+	return &Proposed{m.promise(m.raft.ApplyLog(entry, applyTimeout), ended), c, m}, nil
 }
 
 // Wait returns the Raft index of the commit and the command's answer. An error
@@ -453,15 +458,29 @@ func (p *Proposed) Wait(ctx context.Context) (uint64, any, error) {
 	return a.index, a.value, a.err
 }
 
-// Apply proposes a command and waits for it.
+// Apply proposes a command, when it is its turn, and waits for it; errors are
+// those of Wait.
 func (c *Cell) Apply(ctx context.Context, cmd Command, body any) (uint64, any, error) {
 	return c.ApplyOnce(ctx, cmd, nil, body)
 }
 
 // ApplyOnce proposes a command for a request and waits for it; see Propose.
 func (c *Cell) ApplyOnce(ctx context.Context, cmd Command, req *state.Request, body any) (uint64, any, error) {
-	p, err := c.Propose(cmd, req, body)
+	m, err := c.up()
 	if err != nil {
+		return 0, nil, err
+	}
+	select {
+	case m.writes <- struct{}{}:
+	case <-m.gone.Done():
+		return 0, nil, errDown(c.Down())
+	case <-ctx.Done():
+		return 0, nil, model.Errorf(model.KindBusy, "cannot write: the leader has more to write than it can, and the call's time ended before its turn")
+	}
+	ended := func() { <-m.writes }
+	p, err := c.propose(m, cmd, req, body, ended)
+	if err != nil {
+		ended()
 		return 0, nil, err
 	}
 	return p.Wait(ctx)

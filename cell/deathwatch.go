@@ -24,6 +24,10 @@ const (
 	// standApart is between the followers, in the order of their ids, so that
 	// they do not split the vote.
 	standApart = 100 * time.Millisecond
+	// looks is how often the port is looked at, first after lookAgain and then
+	// after twice as long each time.
+	looks     = 5
+	lookAgain = 5 * time.Millisecond
 	// standTries is how often a follower looks and stands for one death.
 	standTries = 3
 )
@@ -31,26 +35,64 @@ const (
 // watchLeader stands for election when the leader's process is gone, until ctx
 // ends.
 func (m *member) watchLeader(ctx context.Context) {
+	// Raft forgets its leader as soon as another stands: that one may lose, so
+	// who led last is remembered here.
+	leaders := make(chan raft.Observation, 16)
+	observer := raft.NewObserver(leaders, false, func(o *raft.Observation) bool {
+		l, ok := o.Data.(raft.LeaderObservation)
+		return ok && l.LeaderID != ""
+	})
+	m.raft.RegisterObserver(observer)
+	defer m.raft.DeregisterObserver(observer)
+	var last raft.LeaderObservation
+	last.LeaderAddr, last.LeaderID = m.raft.LeaderWithID()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case o := <-leaders:
+			last = o.Data.(raft.LeaderObservation)
 		case <-m.stream.ended:
+			for len(leaders) > 0 {
+				last = (<-leaders).Data.(raft.LeaderObservation)
+			}
+			m.succeed(ctx, last)
 		}
-		for range standTries {
-			wait, gone := m.leaderGone(ctx)
-			if !gone || !sleep(ctx, wait) {
-				break
-			}
-			// Another may have been elected meanwhile.
-			if _, gone = m.leaderGone(ctx); !gone {
-				break
-			}
-			m.stand()
-			if !sleep(ctx, standApart) {
-				break
-			}
+	}
+}
+
+// succeed stands for election in this follower's turn, if the leader refuses
+// connections, until somebody leads.
+func (m *member) succeed(ctx context.Context, leader raft.LeaderObservation) {
+	rank, voters := m.rank(leader.LeaderID)
+	if rank < 0 {
+		return
+	}
+	// A process that dies closes what it had open one after another: its port
+	// may refuse a little later than its connections end.
+	for look := range looks {
+		if m.refuses(leader) {
+			break
 		}
+		if look == looks-1 || !sleep(ctx, lookAgain<<look) {
+			return
+		}
+	}
+	for turn := range standTries {
+		wait := standApart * time.Duration(rank)
+		if turn > 0 {
+			wait = standApart * time.Duration(voters)
+		}
+		if !sleep(ctx, wait) || m.raft.State() != raft.Follower {
+			return
+		}
+		if _, id := m.raft.LeaderWithID(); id != "" && id != leader.LeaderID {
+			return
+		}
+		if !m.refuses(leader) {
+			return
+		}
+		m.stand()
 	}
 }
 
@@ -65,34 +107,31 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// leaderGone reports whether the leader that this follower knows refuses
-// connections, and after which wait the follower may stand.
-func (m *member) leaderGone(ctx context.Context) (wait time.Duration, gone bool) {
-	addr, id := m.raft.LeaderWithID()
-	if addr == "" || id == m.id || m.raft.State() != raft.Follower {
-		return 0, false
-	}
+// rank is this server's place among the voters that a leader leaves behind, −1
+// when it is none of them, and how many those are.
+func (m *member) rank(leader raft.ServerID) (rank, voters int) {
 	f := m.raft.GetConfiguration()
-	if f.Error() != nil {
-		return 0, false
+	if leader == "" || leader == m.id || f.Error() != nil {
+		return -1, 0
 	}
 	var others []raft.ServerID
 	for _, s := range f.Configuration().Servers {
-		if s.Suffrage == raft.Voter && s.ID != id {
+		if s.Suffrage == raft.Voter && s.ID != leader {
 			others = append(others, s.ID)
 		}
 	}
 	slices.Sort(others)
-	rank := slices.Index(others, m.id)
-	if rank < 0 || ctx.Err() != nil {
-		return 0, false
-	}
-	conn, err := m.stream.Dial(memberAddr(id, addr), refusalTime)
+	return slices.Index(others, m.id), len(others)
+}
+
+// refuses reports whether nothing listens at the leader's address, whose machine
+// is there.
+func (m *member) refuses(leader raft.LeaderObservation) bool {
+	conn, err := m.stream.Dial(memberAddr(leader.LeaderID, leader.LeaderAddr), refusalTime)
 	if err == nil {
 		_ = conn.Close()
-		return 0, false
 	}
-	return time.Duration(rank) * standApart, errors.Is(err, syscall.ECONNREFUSED)
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // stand asks this server's own Raft to stand for election.

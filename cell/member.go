@@ -30,6 +30,8 @@ type member struct {
 	gone context.Context
 	end  context.CancelFunc
 	own  sync.WaitGroup
+	// writes holds an element for each write of Apply in Raft.
+	writes chan struct{}
 	// established is the term for which Establish has waited.
 	established atomic.Uint64
 
@@ -52,7 +54,7 @@ func (c *Cell) startMember(id string) (_ *member, err error) {
 		return nil, fmt.Errorf("cannot open log %s (is another agent using it?): %w", path, err)
 	}
 	m := &member{
-		id: raft.ServerID(id), addr: raft.ServerAddress(c.cfg.Advertise), state: store, stream: newStreamLayer(c.cfg.Stream, id, c.log), began: time.Now(),
+		id: raft.ServerID(id), addr: raft.ServerAddress(c.cfg.Advertise), state: store, writes: make(chan struct{}, maxWrites), stream: newStreamLayer(c.cfg.Stream, id, c.log), began: time.Now(),
 		log: newCheckedLog(inner, path, c.cfg.Version, c.log),
 	}
 	m.gone, m.end = context.WithCancel(context.Background())
@@ -111,6 +113,13 @@ const (
 	applyTimeout         = 10 * time.Second
 )
 
+// maxWrites bounds the writes of Apply that Raft has at a time: four of the
+// batches that it syncs at once. Those beyond wait outside of it, where they can
+// still be taken back when their caller's time ends. Without the bound, a server
+// that gets more than it can write spends itself on writes that nobody waits for
+// any more, and whose callers have come again.
+const maxWrites = 256
+
 func (c *Cell) raftConfig(id string, log hclog.Logger) *raft.Config {
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(id)
@@ -142,13 +151,18 @@ type promise struct {
 	gone   context.Context
 }
 
-func (m *member) promise(f raft.Future) *promise {
+// promise takes up an answer of Raft's; ended, unless nil, is called when it has
+// come.
+func (m *member) promise(f raft.Future, ended func()) *promise {
 	p := &promise{future: f, done: make(chan struct{}), gone: m.gone}
 	m.mu.Lock()
 	m.owed++
 	m.mu.Unlock()
 	go func() { // ends with Raft's answer, for which cut waits a while
 		p.err = f.Error()
+		if ended != nil {
+			ended()
+		}
 		close(p.done)
 		m.mu.Lock()
 		defer m.mu.Unlock()

@@ -62,7 +62,7 @@ func (c *Cell) RemoveServer(id string) error {
 	if err != nil {
 		return err
 	}
-	if err := m.promise(m.raft.RemoveServer(raft.ServerID(id), 0, transportTimeout)).wait(context.Background()); err != nil {
+	if err := m.promise(m.raft.RemoveServer(raft.ServerID(id), 0, transportTimeout), nil).wait(context.Background()); err != nil {
 		return membershipError(fmt.Sprintf("remove server %s", id), err)
 	}
 	return nil
@@ -83,7 +83,7 @@ func (c *Cell) HandOver() error {
 	if !others {
 		return nil
 	}
-	return m.promise(m.raft.LeadershipTransfer()).wait(context.Background())
+	return m.promise(m.raft.LeadershipTransfer(), nil).wait(context.Background())
 }
 
 // HandOverTo gives leadership to a member. Only the leader can. An error means
@@ -93,7 +93,7 @@ func (c *Cell) HandOverTo(s Server) error {
 	if err != nil {
 		return err
 	}
-	if err := m.promise(m.raft.LeadershipTransferToServer(raft.ServerID(s.ID), raft.ServerAddress(s.Addr))).wait(context.Background()); err != nil {
+	if err := m.promise(m.raft.LeadershipTransferToServer(raft.ServerID(s.ID), raft.ServerAddress(s.Addr)), nil).wait(context.Background()); err != nil {
 		return membershipError(fmt.Sprintf("hand leadership to server %s at %s", s.ID, s.Addr), err)
 	}
 	return nil

@@ -240,10 +240,9 @@ func TestServersThatExpectDifferentNumbersStartNothing(t *testing.T) {
 func TestANewServerHasNoVoteUntilItIsStable(t *testing.T) {
 	c := newCluster(t, "us")
 	c.trio()
-	// Autopilot's first moments promote at once, since nothing can be stable yet.
-	set := *call(t, c.any().RPC(), method.AutopilotGet, rpc.To{}, &method.Query{})
-	set.Config.ServerStabilizationTime = time.Hour
-	wait(t, "autopilot's first moments to pass", func() error {
+	// Until autopilot has run for as long, the stabilisation time does not count:
+	// nothing could be stable yet.
+	wait(t, "autopilot's first second to pass", func() error {
 		h, err := rpc.Call(t.Context(), c.any().RPC(), method.AutopilotCellHealth, rpc.To{}, &method.Empty{})
 		if err != nil {
 			return err
@@ -255,8 +254,7 @@ func TestANewServerHasNoVoteUntilItIsStable(t *testing.T) {
 		}
 		return nil
 	})
-	// A stabilisation time counts once autopilot has run for that long: a second
-	// has passed, so let it be just below.
+	set := *call(t, c.any().RPC(), method.AutopilotGet, rpc.To{}, &method.Query{})
 	set.Config.ServerStabilizationTime = 900 * time.Millisecond
 	if r := call(t, c.any().RPC(), method.AutopilotSet, rpc.To{}, &method.AutopilotSetRequest{Config: set.Config, CheckIndex: true}); !r.Updated {
 		t.Fatal("the configuration was not set")
