@@ -42,7 +42,6 @@ type slowLog struct {
 	mu    sync.Mutex
 	index uint64
 	queue []*entry
-	ended sync.WaitGroup
 	wake  chan struct{}
 }
 
