@@ -28,20 +28,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	code := m.Run()
-	if code == 0 {
-		// Memberlist does not wait for the probe that is under way when it is
-		// shut down; that ends by itself within a second or two.
-		err := goleak.Find()
-		for n := 0; err != nil && n < 3; n++ {
-			err = goleak.Find()
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "goleak:", err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	// Memberlist does not wait for the probe that is under way when it is shut
+	// down; that ends by itself within a second or two.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 // testServer is a running server on loopback.

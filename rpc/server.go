@@ -231,9 +231,10 @@ func (s *Server) serveStream(ctx context.Context, session *Session, stream *yamu
 	err = s.serve(ctx, session, env, body, in)
 	stop()
 	if err != nil {
-		_ = in.write(errorFrame(err))
+		_ = in.write(errorFrame(err), frame{kind: frameEnd})
+	} else {
+		_ = in.write(frame{kind: frameEnd})
 	}
-	_ = in.write(frame{kind: frameEnd})
 }
 
 func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, body []byte, in *incoming) error {
@@ -263,7 +264,7 @@ func (s *Server) handle(ctx context.Context, h *handler, call *Inbound, body []b
 	if err != nil {
 		return false, err
 	}
-	send := func(v any) error {
+	send := func(v any, after ...frame) error {
 		b, err := wire.Encode(v)
 		if err != nil {
 			return err
@@ -272,17 +273,18 @@ func (s *Server) handle(ctx context.Context, h *handler, call *Inbound, body []b
 			return model.Errorf(model.KindTooLarge, "the answer of %d bytes is over the limit of %d; ask for less", len(b), s.limits.MaxBody)
 		}
 		begun = true
-		return in.write(frame{frameBody, b})
+		return in.write(append([]frame{{frameBody, b}}, after...)...)
 	}
 	if h.stream != nil {
-		err = s.guard(h, func() error { return h.stream(ctx, call, req, send) })
+		err = s.guard(h, func() error { return h.stream(ctx, call, req, func(v any) error { return send(v) }) })
 		return begun, err
 	}
 	var reply any
 	if err = s.guard(h, func() (err error) { reply, err = h.unary(ctx, call, req); return err }); err != nil {
 		return false, err
 	}
-	err = send(reply)
+	// In one piece: a system call less for each.
+	err = send(reply, frame{kind: frameEnd})
 	return begun, err
 }
 
@@ -391,7 +393,9 @@ func (s *Server) measure(h *handler, dec Decision, err error, start time.Time) {
 type incoming struct {
 	stream *yamux.Stream
 	limits *Limits
-	mu     sync.Mutex // serialises writes
+	mu     sync.Mutex // serialises writes, and guards ended
+	// ended is true once the end was written: nothing comes after it.
+	ended bool
 }
 
 func (in *incoming) receive() (*Envelope, []byte, error) {
@@ -416,11 +420,15 @@ func (in *incoming) receive() (*Envelope, []byte, error) {
 	return env, payload, nil
 }
 
-func (in *incoming) write(f frame) error {
+func (in *incoming) write(frames ...frame) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.ended {
+		return nil
+	}
+	in.ended = frames[len(frames)-1].kind == frameEnd
 	_ = in.stream.SetWriteDeadline(time.Now().Add(10 * time.Second))
-	return writeFrames(in.stream, f)
+	return writeFrames(in.stream, frames...)
 }
 
 // keepAfter sends signs of life, the first once a call has lasted for a while, and
