@@ -33,7 +33,7 @@ func statusPeers(r *request) (any, error) {
 
 // listRegions names all regions, lost ones too.
 func listRegions(r *request) (any, error) {
-	regions, err := r.regions()
+	regions, err := r.regions(r.Context())
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func listRegions(r *request) (any, error) {
 
 // regionStatuses tells what this agent knows of the regions.
 func regionStatuses(r *request) (any, error) {
-	regions, err := r.regions()
+	regions, err := r.regions(r.Context())
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,10 @@ type Server interface {
 type Node interface {
 	NodeID() string
 	Servers() []string
-	Regions() map[string][]string
+	// Lost reports whether none of its servers answers; Regions are then
+	// what it last heard from them.
+	Lost() bool
+	Regions() []model.RegionStatus
 }
 
 // Config wires the surface.

@@ -41,6 +41,8 @@ func (a *API) table() []route {
 		withID("GET", "/v1/evaluation/", "", readEval),
 
 		exact("GET", "/v1/nodes", listNodes),
+		exact("GET", "/v1/node/pools", unsupportedPart),
+		withID("GET", "/v1/node/pool/", "", unsupportedPart),
 		withID("GET", "/v1/node/", "/allocations", nodeAllocations),
 		withID("GET", "/v1/node/", "", readNode),
 		withID("PUT", "/v1/node/", "/drain", unsupportedPart),

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -61,9 +63,15 @@ type Cell struct {
 	store     *state.Store
 	logs      *raftboltdb.BoltStore
 	transport *raft.NetworkTransport
+	stream    *streamLayer
 	advertise raft.ServerAddress
 	id        raft.ServerID
 	done      chan struct{}
+	// established is the term for which Establish has waited.
+	established atomic.Uint64
+	// stopWatch ends the watch over the leader, which watching waits for.
+	stopWatch context.CancelFunc
+	watching  sync.WaitGroup
 }
 
 // Open starts the member on what its data directory holds. A fresh one waits
@@ -99,13 +107,14 @@ func Open(cfg Config) (_ *Cell, err error) {
 		return nil, errors.Join(err, logs.Close())
 	}
 	stream := &streamLayer{
-		StreamLayer: cfg.Stream, id: cfg.ServerID, log: log, open: make(map[net.Conn]struct{}), ids: make(map[raft.ServerAddress]raft.ServerID),
+		StreamLayer: cfg.Stream, id: cfg.ServerID, log: log, ended: make(chan struct{}, 1),
+		open: make(map[net.Conn]struct{}), ids: make(map[raft.ServerAddress]raft.ServerID),
 	}
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, MaxPool: 3, Timeout: transportTimeout, Logger: log,
 	})
 	c := &Cell{
-		store: store, logs: logs, transport: transport, done: make(chan struct{}),
+		store: store, logs: logs, transport: transport, stream: stream, done: make(chan struct{}),
 		advertise: raft.ServerAddress(cfg.Advertise), id: raft.ServerID(cfg.ServerID),
 	}
 	rc := raft.DefaultConfig()
@@ -131,6 +140,9 @@ func Open(cfg Config) (_ *Cell, err error) {
 		return nil, errors.Join(fmt.Errorf("cannot start raft: %w", err), transport.Close(), logs.Close())
 	}
 	stream.raft.Store(c.raft)
+	var ctx context.Context
+	ctx, c.stopWatch = context.WithCancel(context.Background())
+	c.watching.Go(func() { c.watchLeader(ctx) })
 	return c, nil
 }
 
@@ -143,6 +155,8 @@ func (c *Cell) Close() error {
 		return nil
 	default:
 	}
+	c.stopWatch()
+	c.watching.Wait()
 	err := c.raft.Shutdown().Error()
 	close(c.done)
 	return errors.Join(err, c.transport.Close(), c.logs.Close())
@@ -215,6 +229,40 @@ func (c *Cell) Servers() ([]Server, error) {
 
 // Barrier returns once everything committed before it is in the local state.
 func (c *Cell) Barrier(timeout time.Duration) error { return c.raft.Barrier(timeout).Error() }
+
+// Establish waits until everything committed before this server's term is in
+// the local state. From then on the server Leads.
+func (c *Cell) Establish(timeout time.Duration) error {
+	term := c.raft.CurrentTerm()
+	if err := c.Barrier(timeout); err != nil {
+		return err
+	}
+	c.established.Store(term)
+	return nil
+}
+
+// Leads reports whether this server is the leader, as far as it knows, with
+// nothing of earlier terms missing from its state: only then may it answer for
+// its region.
+func (c *Cell) Leads() bool {
+	return c.IsLeader() && c.established.Load() == c.raft.CurrentTerm()
+}
+
+// Verify asks a majority of the cell whether this server leads still. A read of
+// the local state after it sees every write that was acknowledged before it.
+func (c *Cell) Verify(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- c.raft.VerifyLeader().Error() }()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-done:
+		if err != nil {
+			return model.Errorf(model.KindNoLeader, "cannot answer for the region: this server ceased to lead it")
+		}
+		return nil
+	}
+}
 
 // Snapshot returns the newest local state.
 func (c *Cell) Snapshot() *state.Snapshot { return c.store.Snapshot() }

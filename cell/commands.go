@@ -23,6 +23,7 @@ const (
 	CmdAllocReports  Command = 8
 
 	CmdAutopilotConfig Command = 9
+	CmdEvalMove        Command = 24
 )
 
 // table leads from each command to what applies it.
@@ -37,6 +38,7 @@ var table = map[Command]command{
 	CmdAllocReports:  typed(applyAllocReports),
 
 	CmdAutopilotConfig: typed(applyAutopilotConfig),
+	CmdEvalMove:        typed(applyEvalMove),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

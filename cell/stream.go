@@ -27,6 +27,8 @@ type streamLayer struct {
 	log hclog.Logger
 	// raft is nil until Raft runs.
 	raft atomic.Pointer[raft.Raft]
+	// ended is signalled when an accepted connection has ended.
+	ended chan struct{}
 
 	mu     sync.Mutex // guards what follows
 	open   map[net.Conn]struct{}
@@ -138,5 +140,9 @@ func (c *acceptedConn) Close() error {
 	c.layer.mu.Lock()
 	delete(c.layer.open, c.Conn)
 	c.layer.mu.Unlock()
+	select {
+	case c.layer.ended <- struct{}{}:
+	default:
+	}
 	return c.Conn.Close()
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -65,7 +64,7 @@ type region struct {
 	// down says that calls fail at once: since when, after which cause.
 	down  bool
 	since time.Time
-	cause string
+	cause error
 	// probes counts probes since it went down; next is when one is due.
 	probes int
 	next   time.Time
@@ -217,7 +216,7 @@ func (d *Directory) Report(name, addr string, err error) {
 		}
 	}
 	now := d.cfg.Clock.Now()
-	r.down, r.since, r.cause, r.probes = true, now, err.Error(), 0
+	r.down, r.since, r.cause, r.probes = true, now, err, 0
 	r.next = now.Add(probing.Wait(0))
 	d.cfg.Log.Warn("region does not answer; calls to it fail at once until it does", "region", name, "cause", r.cause)
 	d.signal()
@@ -243,7 +242,7 @@ func (d *Directory) Down(name string) *model.Error {
 	case r.shut():
 		return d.quarantined(r)
 	case r.down:
-		return d.unreachable(r, errors.New(r.cause))
+		return d.unreachable(r, r.cause)
 	}
 	return nil
 }
@@ -256,21 +255,10 @@ func (d *Directory) Unreachable(name string, cause error) *model.Error {
 }
 
 func (d *Directory) unreachable(r *region, cause error) *model.Error {
-	e := &model.Error{Kind: model.KindUnreachable, Region: r.name}
-	what := "no answer"
-	if cause != nil && model.KindOf(cause) != model.KindDeadline {
-		what = cause.Error()
-	}
+	e := model.NoAnswer(r.name, cause, r.contact, d.cfg.Clock.Now())
 	if len(r.claims) > 0 {
-		what += "; and another cell claims it, see atoll region list"
+		e.Message += "; another cell claims its name, see atoll region list"
 	}
-	if r.contact.IsZero() {
-		e.Message = fmt.Sprintf("region %q is unreachable: %s; this agent never reached it", r.name, what)
-		return e
-	}
-	e.LastContact = d.cfg.Clock.Now().Sub(r.contact)
-	e.Message = fmt.Sprintf("region %q is unreachable: %s; last contact %s ago, at %s",
-		r.name, what, e.LastContact.Round(100*time.Millisecond), r.contact.UTC().Format(time.RFC3339))
 	return e
 }
 
@@ -420,6 +408,7 @@ func (d *Directory) save() {
 	}
 }
 
+// writeJSON replaces a file as a whole.
 func writeJSON(file string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {

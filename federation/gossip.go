@@ -152,8 +152,15 @@ func NewGossip(cfg GossipConfig) (*Gossip, error) {
 		g.tags[tagCell] = cfg.Cell
 	}
 	c.Tags = g.tags
-	if g.serf, err = serf.Create(c); err != nil {
+	// Serf opens its snapshot before its port, and forgets it when the port
+	// cannot be had: so the port comes first.
+	transport, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{host}, BindPort: port, Logger: logger})
+	if err != nil {
 		return nil, fmt.Errorf("cannot start gossip on %s: %w", cfg.Bind, err)
+	}
+	m.Transport = transport
+	if g.serf, err = serf.Create(c); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot start gossip on %s: %w", cfg.Bind, err), transport.Shutdown())
 	}
 	return g, nil
 }

@@ -3,35 +3,15 @@ package federation
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"atoll/internal/clock"
 	"atoll/model"
 )
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if code == 0 {
-		// Memberlist's last probe ends by itself, a second or two after its
-		// Shutdown.
-		err := goleak.Find()
-		for n := 0; err != nil && n < 3; n++ {
-			err = goleak.Find()
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "goleak:", err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
 
 func directory(t *testing.T, dir, own string) *Directory {
 	t.Helper()

@@ -83,20 +83,20 @@ func (l *leadership) begin(term *group.Group) {
 	term.Go("term", func(ctx context.Context) error {
 		settle := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
 		if err := settle.Retry(ctx, nil, func(ctx context.Context) error {
-			if err := l.cell.Barrier(5 * time.Second); err != nil {
+			if err := l.cell.Establish(5 * time.Second); err != nil {
 				return err
 			}
 			return l.identify(ctx)
 		}); err != nil {
 			return nil // the term ended first
 		}
-		q := broker.New(broker.Config{Snapshot: l.cell.Snapshot, Fail: l.failEval, Clock: l.clock, Log: l.log.Named("broker")})
+		q := broker.New(broker.Config{Snapshot: l.cell.Snapshot, Fail: l.failEval, Cancel: l.cancelEvals, Clock: l.clock, Log: l.log.Named("broker")})
 		p := planner.New(planner.Config{
 			Snapshot: l.cell.Snapshot,
-			Check: func(s *state.Snapshot, plan *model.Plan) (*model.Plan, []model.UUID) {
-				return scheduler.Check(worker.View{Snapshot: s}, plan)
+			Check: func(s *state.Snapshot, pending []*model.Plan, plan *model.Plan) (*model.Plan, []model.UUID) {
+				return scheduler.Check(scheduler.WithPending(worker.View{Snapshot: s}, pending), plan)
 			},
-			Commit: l.commitPlan,
+			Propose: l.proposePlan,
 		})
 		beats := l.heartbeats
 		beats.Snapshot, beats.Down, beats.Clock, beats.Log = l.cell.Snapshot, l.nodeDown, l.clock, l.log.Named("heartbeat")
@@ -106,7 +106,7 @@ func (l *leadership) begin(term *group.Group) {
 		l.loop(term, "planner", p.Run)
 		l.loop(term, "heartbeat", monitor.Run)
 		l.loop(term, "unblock", func(ctx context.Context) error {
-			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Write: l.writeEvals, Clock: l.clock, Log: l.log.Named("unblock")})
+			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Wake: l.wakeEvals, Log: l.log.Named("unblock")})
 		})
 		pilot := autopilot.New(l.pilots)
 		l.pilot.Store(pilot)
@@ -167,9 +167,8 @@ func (l *leadership) identify(ctx context.Context) error {
 	return nil
 }
 
-func (l *leadership) commitPlan(ctx context.Context, p *model.Plan) (uint64, error) {
-	index, _, err := l.cell.Apply(ctx, cell.CmdPlan, state.NewPlanCommand(p, l.clock.Now().UnixNano()))
-	return index, err
+func (l *leadership) proposePlan(p *model.Plan) (planner.Proposed, error) {
+	return l.cell.Propose(cell.CmdPlan, nil, state.NewPlanCommand(p, l.clock.Now().UnixNano()))
 }
 
 func (l *leadership) writeEvals(ctx context.Context, evals []*model.Evaluation) error {
@@ -177,10 +176,35 @@ func (l *leadership) writeEvals(ctx context.Context, evals []*model.Evaluation) 
 	return err
 }
 
+// failEval gives an evaluation up, for now or for good.
 func (l *leadership) failEval(ctx context.Context, e *model.Evaluation, why string) error {
+	now := l.clock.Now()
 	failed := *e
-	failed.Status, failed.StatusDescription, failed.ModifyTime = model.EvalFailed, why, l.clock.Now().UnixNano()
-	return l.writeEvals(ctx, []*model.Evaluation{&failed})
+	failed.Status, failed.ModifyTime = model.EvalFailed, now.UnixNano()
+	evals := []*model.Evaluation{&failed}
+	if next := e.FollowFailed(model.NewUUID(nil).String(), now); next != nil {
+		failed.NextEval = next.ID
+		why += "; it is tried again at " + next.WaitUntil.Format(time.RFC3339)
+		evals = append(evals, next)
+	} else {
+		why += "; it is not tried again before the job or its nodes change"
+	}
+	failed.StatusDescription = why
+	l.log.Warn("evaluation failed", "eval", e.ID, "job", e.JobID, "cause", why)
+	return l.writeEvals(ctx, evals)
+}
+
+func (l *leadership) cancelEvals(ctx context.Context, ids []model.UUID) error {
+	return l.moveEvals(ctx, ids, model.EvalPending, model.EvalCancelled, "superseded by a newer evaluation of the job")
+}
+
+func (l *leadership) wakeEvals(ctx context.Context, ids []model.UUID) error {
+	return l.moveEvals(ctx, ids, model.EvalBlocked, model.EvalPending, "")
+}
+
+func (l *leadership) moveEvals(ctx context.Context, ids []model.UUID, from, to, why string) error {
+	_, _, err := l.cell.Apply(ctx, cell.CmdEvalMove, &cell.EvalMove{IDs: ids, From: from, To: to, Why: why, Time: l.clock.Now().UnixNano()})
+	return err
 }
 
 func (l *leadership) nodeDown(ctx context.Context, nodeID, why string, ifIndex uint64) error {

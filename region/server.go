@@ -155,7 +155,7 @@ func New(cfg Config) (_ *Server, err error) {
 
 // bind binds the services to the method table.
 func (s *Server) bind() {
-	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.cell.Leader}
+	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.cell.Leader, verify: s.cell.Verify}
 	write := &writer{applier: s.cell, clock: s.cfg.Clock}
 	(&jobs{reader: read, writer: write, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&allocs{reader: read, nodes: s.rpc}).bind(s.rpc)

@@ -56,11 +56,17 @@ func freeAddr(t testing.TB) string {
 
 func startServer(t testing.TB, name, region, dir string, expect int, join ...string) *testServer {
 	t.Helper()
-	return startAt(t, freeAddr(t), freeAddr(t), Config{Name: name, Region: region, DataDir: dir, Expect: expect, Join: join})
+	return startServerWith(t, func(*Config) {}, name, region, dir, expect, join...)
+}
+
+func startServerWith(t testing.TB, change func(*Config), name, region, dir string, expect int, join ...string) *testServer {
+	t.Helper()
+	cfg := Config{Name: name, Region: region, DataDir: dir, Expect: expect, Join: join}
+	return startAt(t, change, freeAddr(t), freeAddr(t), cfg)
 }
 
 // startAt starts a server at RPC and gossip addresses of the test's choice.
-func startAt(t testing.TB, addr, serf string, cfg Config) *testServer {
+func startAt(t testing.TB, change func(*Config), addr, serf string, cfg Config) *testServer {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -72,6 +78,7 @@ func startAt(t testing.TB, addr, serf string, cfg Config) *testServer {
 	if testing.Verbose() {
 		cfg.Log = hclog.New(&hclog.LoggerOptions{Name: cfg.Name, Level: hclog.Info})
 	}
+	change(&cfg)
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -450,6 +450,38 @@ func TestAClientWithoutServersUsesTheDirectory(t *testing.T) {
 	}
 }
 
+func TestAClientThatKnowsItsServersSilentAsksOthersAtOnce(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	c := NewClient(ClientConfig{Region: "us", Limits: testLimits, Directory: func(region string) []string {
+		return map[string][]string{"eu": {eu.addr}}[region]
+	}})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{us.addr})
+	if _, err := Call(t.Context(), c, echo, To{}, &ping{1}); err != nil || c.Lost() {
+		t.Fatalf("lost %t, %v", c.Lost(), err)
+	}
+	c.SetServers([]string{silent(t)})
+	_, err := Call(t.Context(), c, echo, To{}, &ping{1})
+	var e *model.Error
+	if !errors.As(err, &e) || e.Kind != model.KindUnreachable || e.Region != "us" || e.LastContact <= 0 || strings.Contains(e.Message, "not taken") {
+		t.Errorf("its own region: %+v; want us unreachable, and since when", e)
+	}
+	if !c.Lost() {
+		t.Error("its only server is silent, and it does not know")
+	}
+	start := time.Now()
+	if _, err := Call(t.Context(), c, echo, To{Region: "eu"}, &ping{1}); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > testLimits.Silence/2 {
+		t.Errorf("the other region was asked after %s", took)
+	}
+	c.SetServers([]string{us.addr})
+	if _, err := Call(t.Context(), c, echo, To{}, &ping{1}); err != nil || c.Lost() {
+		t.Errorf("with a server that answers: lost %t, %v", c.Lost(), err)
+	}
+}
+
 func TestShutdownEndsWhatIsUnderWay(t *testing.T) {
 	us, eu := newPeer(t, "us"), newPeer(t, "eu")
 	us.router.to["eu"] = []string{eu.addr}

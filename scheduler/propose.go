@@ -2,7 +2,7 @@ package scheduler
 
 import (
 	"fmt"
-	"slices"
+	"time"
 
 	"atoll/model"
 )
@@ -14,6 +14,10 @@ type Proposal struct {
 	// many did not.
 	Failed map[string]*model.AllocMetric
 	Queued map[string]int
+	// Classes and Escaped say which nodes could help with what failed
+	// (model.Evaluation.ClassEligibility).
+	Classes map[string]bool
+	Escaped bool
 	// Later are evaluations for what may be placed only later.
 	Later []*model.Evaluation
 }
@@ -38,7 +42,7 @@ func Propose(st State, eval *model.Evaluation, opts Options) (*Proposal, error) 
 	if job.Stopped() {
 		return p, nil
 	}
-	p.Plan.JobVersion, p.Plan.AllAtOnce = job.Version, job.AllAtOnce
+	p.Plan.JobVersion, p.Plan.JobModifyIndex, p.Plan.AllAtOnce = job.Version, job.JobModifyIndex, job.AllAtOnce
 	groups := make(map[string]uint16)
 	group := func(g *model.TaskGroup, metrics *model.AllocMetric) uint16 {
 		at, ok := groups[g.Name]
@@ -59,7 +63,7 @@ func Propose(st State, eval *model.Evaluation, opts Options) (*Proposal, error) 
 		g := job.Group(r.Shared.Group)
 		p.Plan.Update = append(p.Plan.Update, model.PlanUpdate{ID: r.ID, Group: group(g, r.Shared.Metrics)})
 	}
-	if !d.retryAt.IsZero() && !hasLater(st, key, d) {
+	if !d.retryAt.IsZero() && !hasLater(st, key, d, opts.Now) {
 		later := followUp(eval, opts)
 		later.WaitUntil, later.StatusDescription = d.retryAt.UTC(), whyFollowup
 		later.TriggeredBy = model.TriggerRetryFailed
@@ -80,37 +84,27 @@ func (p *Proposal) placeGroup(pl *placer, g *model.TaskGroup, place []wanted, gr
 			// The next would fail in the same way.
 			failed.CoalescedFailures = len(place) - i - 1
 			if p.Failed == nil {
-				p.Failed = make(map[string]*model.AllocMetric)
+				p.Failed, p.Classes = make(map[string]*model.AllocMetric), make(map[string]bool)
 			}
+			gp.eligibility(p.Classes)
+			p.Escaped = p.Escaped || gp.escaped
 			p.Failed[g.Name] = failed
 			p.Queued[g.Name] = len(place) - i
-			p.keepStopped(place[i:])
 			return
 		}
 		placed.Group = group(g, gp.metrics)
 		p.Plan.Place = append(p.Plan.Place, placed)
-	}
-}
-
-// keepStopped takes back the stops of running allocations that were to be
-// replaced and whose replacement found no place: an old version that runs is
-// better than none.
-func (p *Proposal) keepStopped(unplaced []wanted) {
-	for _, w := range unplaced {
-		if w.previous == nil || w.reschedule {
-			continue
+		if w.replaces() {
+			p.Plan.Stop = append(p.Plan.Stop, model.PlanStop{ID: w.previous.ID, Description: w.stop})
 		}
-		p.Plan.Stop = slices.DeleteFunc(p.Plan.Stop, func(s model.PlanStop) bool {
-			return s.ID == w.previous.ID && s.Description == whyReplaced
-		})
 	}
 }
 
-// hasLater reports whether an evaluation waits already that will see what d
-// leaves for later.
-func hasLater(st State, key model.JobID, d *decisions) bool {
+// hasLater reports whether an evaluation waits already that comes in time for
+// what d leaves for later.
+func hasLater(st State, key model.JobID, d *decisions, now time.Time) bool {
 	for e := range st.EvalsOfJob(key) {
-		if e.Status == model.EvalPending && !e.WaitUntil.IsZero() && !e.WaitUntil.Before(d.retryAt) {
+		if e.Status == model.EvalPending && e.WaitUntil.After(now) && !e.WaitUntil.After(d.retryAt) {
 			return true
 		}
 	}
@@ -132,15 +126,18 @@ func (p *Proposal) Conclude(eval *model.Evaluation, opts Options) []*model.Evalu
 	done.Status, done.StatusDescription = model.EvalComplete, ""
 	done.SnapshotIndex, done.ModifyTime = p.Plan.SnapshotIndex, opts.Now.UnixNano()
 	done.FailedTGAllocs, done.QueuedAllocations = p.Failed, p.Queued
+	done.ClassEligibility, done.EscapedComputedClass = nil, false
 	out := []*model.Evaluation{&done}
 	if len(p.Failed) > 0 {
 		if eval.TriggeredBy == model.TriggerQueued {
 			// It was blocked before, and blocks again.
 			done.Status, done.StatusDescription = model.EvalBlocked, whyBlocked
+			done.ClassEligibility, done.EscapedComputedClass = p.Classes, p.Escaped
 		} else {
 			blocked := followUp(eval, opts)
 			blocked.Status, blocked.StatusDescription, blocked.TriggeredBy = model.EvalBlocked, whyBlocked, model.TriggerQueued
 			blocked.FailedTGAllocs, blocked.QueuedAllocations, blocked.SnapshotIndex = p.Failed, p.Queued, done.SnapshotIndex
+			blocked.ClassEligibility, blocked.EscapedComputedClass = p.Classes, p.Escaped
 			done.BlockedEval = blocked.ID
 			out = append(out, blocked)
 		}

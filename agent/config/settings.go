@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -151,7 +152,7 @@ func text(at func(*Config) *string) setter {
 	return func(c *Config, e entry) error {
 		s, ok := e.value.(string)
 		if !ok {
-			return fmt.Errorf("%v is not a string", e.value)
+			return fmt.Errorf("%v is not a string", e)
 		}
 		*at(c) = s
 		return nil
@@ -162,7 +163,7 @@ func truth(at func(*Config) *bool) setter {
 	return func(c *Config, e entry) error {
 		b, ok := e.value.(bool)
 		if !ok {
-			return fmt.Errorf("%v is neither true nor false", e.value)
+			return fmt.Errorf("%v is neither true nor false", e)
 		}
 		*at(c) = b
 		return nil
@@ -173,7 +174,7 @@ func float(at func(*Config) *float64) setter {
 	return func(c *Config, e entry) error {
 		f, ok := e.value.(float64)
 		if !ok || f < 0 || math.IsInf(f, 0) {
-			return fmt.Errorf("%v is not a number of at least 0", e.value)
+			return fmt.Errorf("%v is not a number of at least 0", e)
 		}
 		*at(c) = f
 		return nil
@@ -184,7 +185,7 @@ func number(at func(*Config) *int) setter {
 	return func(c *Config, e entry) error {
 		f, ok := e.value.(float64)
 		if !ok || f != math.Trunc(f) || f < 0 || f > math.MaxInt32 {
-			return fmt.Errorf("%v is not a whole number of at least 0", e.value)
+			return fmt.Errorf("%v is not a whole number of at least 0", e)
 		}
 		*at(c) = int(f)
 		return nil
@@ -207,7 +208,7 @@ func duration(at func(*Config) *time.Duration) setter {
 		s, ok := e.value.(string)
 		d, err := time.ParseDuration(s)
 		if !ok || err != nil || d < 0 {
-			return fmt.Errorf("%v is not a duration such as \"30s\"", e.value)
+			return fmt.Errorf("%v is not a duration such as \"30s\"", e)
 		}
 		*at(c) = d
 		return nil
@@ -219,7 +220,7 @@ func texts(at func(*Config) *[]string) setter {
 	return func(c *Config, e entry) error {
 		list, ok := e.value.([]any)
 		if !ok {
-			return fmt.Errorf("%v is not a list of strings", e.value)
+			return fmt.Errorf("%v is not a list of strings", e)
 		}
 		for _, el := range list {
 			s, ok := el.(string)
@@ -236,14 +237,19 @@ func texts(at func(*Config) *[]string) setter {
 
 func pairs(at func(*Config) map[string]string) setter {
 	return func(c *Config, e entry) error {
+		if e.block == nil {
+			return fmt.Errorf("%v is not a block", e)
+		}
 		for _, kv := range e.block {
 			switch v := kv.value.(type) {
 			case string:
 				at(c)[kv.key] = v
-			case bool, float64:
-				at(c)[kv.key] = fmt.Sprint(v)
+			case bool:
+				at(c)[kv.key] = strconv.FormatBool(v)
+			case float64:
+				at(c)[kv.key] = strconv.FormatFloat(v, 'f', -1, 64)
 			default:
-				return fmt.Errorf("%s is not a string", kv.key)
+				return fmt.Errorf("%s: %v is not a string", kv.key, kv)
 			}
 		}
 		return nil
@@ -257,11 +263,7 @@ func plugins(c *Config, e entry) error {
 			switch part.key {
 			case "config":
 				for _, kv := range part.block {
-					if kv.value != nil {
-						c.Plugin(p.key)[kv.key] = kv.value
-					} else {
-						c.Plugin(p.key)[kv.key] = tree(kv.block)
-					}
+					c.Plugin(p.key)[kv.key] = kv.plain()
 				}
 			case "args":
 				c.warn("plugin."+p.key+".args", part)
@@ -271,16 +273,4 @@ func plugins(c *Config, e entry) error {
 		}
 	}
 	return nil
-}
-
-func tree(block []entry) map[string]any {
-	out := map[string]any{}
-	for _, kv := range block {
-		if kv.value != nil {
-			out[kv.key] = kv.value
-		} else {
-			out[kv.key] = tree(kv.block)
-		}
-	}
-	return out
 }

@@ -34,16 +34,18 @@ func NewPlanCommand(p *model.Plan, now int64) *PlanCommand {
 	return c
 }
 
-// ApplyPlan makes the plan's allocations, stops and updates.
-func (t *Txn) ApplyPlan(c *PlanCommand) error {
+// ApplyPlan makes the plan's allocations, stops and updates. It returns the nodes
+// among those placed on that went down, or away, since the plan was checked: the
+// job has to be looked at again.
+func (t *Txn) ApplyPlan(c *PlanCommand) (down []model.UUID, err error) {
 	place, err := model.UnpackPlacements(c.Rows)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p := &c.Plan
 	shared, err := t.shareGroups(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rows := t.rows()
 	for _, stop := range p.Stop {
@@ -51,7 +53,7 @@ func (t *Txn) ApplyPlan(c *PlanCommand) error {
 	}
 	for _, up := range p.Update {
 		if int(up.Group) >= len(shared) {
-			return fmt.Errorf("cannot apply plan: update of %s names group %d of %d", up.ID, up.Group, len(shared))
+			return nil, fmt.Errorf("cannot apply plan: update of %s names group %d of %d", up.ID, up.Group, len(shared))
 		}
 		rows.update(up.ID, true, func(r *model.AllocRow) {
 			// The allocation keeps the evaluation and the metrics it was
@@ -65,12 +67,16 @@ func (t *Txn) ApplyPlan(c *PlanCommand) error {
 	for i := range place {
 		pl := &place[i]
 		if int(pl.Group) >= len(shared) {
-			return fmt.Errorf("cannot apply plan: placement %d names group %d of %d", i, pl.Group, len(shared))
+			return nil, fmt.Errorf("cannot apply plan: placement %d names group %d of %d", i, pl.Group, len(shared))
 		}
 		name, seen := names[pl.NodeID]
 		if !seen {
-			if n := first[*model.Node](t.tx, nil, tableNodes, pl.NodeID.String()); n != nil {
+			n := first[*model.Node](t.tx, nil, tableNodes, pl.NodeID.String())
+			if n != nil {
 				name = n.Name
+			}
+			if n == nil || n.Status == model.NodeStatusDown {
+				down = append(down, pl.NodeID)
 			}
 			names[pl.NodeID] = name
 		}
@@ -87,7 +93,7 @@ func (t *Txn) ApplyPlan(c *PlanCommand) error {
 			})
 		}
 	}
-	return t.refreshStatus(p.JobKey)
+	return down, t.refreshStatus(p.JobKey)
 }
 
 // shareGroups makes what the plan's allocations share.

@@ -54,17 +54,7 @@ func (t *Txn) UpsertNode(node *model.Node, now int64) error {
 		// its own to watch before it has any.
 		rows.ownNode(id).name = n.Name
 	}
-	t.dirty[indexCapacity] = true
 	return t.insert(tableNodes, &n)
-}
-
-// CapacityIndex is the index of the last change that may have made room: of a
-// node, or of an allocation that ended.
-func (s *Snapshot) CapacityIndex(ws Watch) uint64 {
-	if row := first[*indexRow](s.tx, ws, tableIndexes, indexCapacity); row != nil {
-		return row.Index
-	}
-	return 0
 }
 
 // SetNodeStatus changes a node's status; it reports whether there is such a
@@ -77,7 +67,6 @@ func (t *Txn) SetNodeStatus(id, status, why string, now int64) (bool, error) {
 	n := *old
 	n.Status, n.StatusDescription = status, why
 	n.StatusUpdatedAt, n.ModifyIndex = now/int64(time.Second), t.index
-	t.dirty[indexCapacity] = true
 	if old.Status != status {
 		n.Events = t.event(old, why, now)
 	}
