@@ -23,7 +23,10 @@ const (
 	CmdAllocReports  Command = 8
 
 	CmdAutopilotConfig Command = 9
+	CmdEvalDelete      Command = 22
+	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
+	CmdNodeQuarantine  Command = 25
 )
 
 // table leads from each command to what applies it.
@@ -38,7 +41,10 @@ var table = map[Command]command{
 	CmdAllocReports:  typed(applyAllocReports),
 
 	CmdAutopilotConfig: typed(applyAutopilotConfig),
+	CmdEvalDelete:      typed(applyEvalDelete),
+	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),
+	CmdNodeQuarantine:  typed(applyNodeQuarantine),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

@@ -27,8 +27,6 @@ type streamLayer struct {
 	log hclog.Logger
 	// raft is nil until Raft runs.
 	raft atomic.Pointer[raft.Raft]
-	// ended is signalled when an accepted connection has ended.
-	ended chan struct{}
 
 	mu     sync.Mutex // guards what follows
 	open   map[net.Conn]struct{}
@@ -36,6 +34,8 @@ type streamLayer struct {
 	// ids are those of members, by address; those of earlier ones too, which
 	// must still be told that they are members no more.
 	ids map[raft.ServerAddress]raft.ServerID
+	// ended is signalled when an accepted connection has ended.
+	ended chan struct{}
 }
 
 // preambleTime bounds how long the other end may take to say whom it wants.

@@ -9,9 +9,17 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"atoll/internal/clock"
 	"atoll/model"
 )
+
+// Memberlist does not wait for the probe that is under way when it is shut down;
+// that ends by itself within a second or two.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+}
 
 func directory(t *testing.T, dir, own string) *Directory {
 	t.Helper()

@@ -52,7 +52,7 @@ func (c *cluster) start(name string, expect int, join ...string) *testServer {
 		cfg.Join = append(cfg.Join, c.address(n)[1])
 	}
 	at := c.address(name)
-	c.servers[name] = startAt(c.t, func(*Config) {}, at[0], at[1], cfg)
+	c.servers[name] = startAt(c.t, at[0], at[1], cfg)
 	return c.servers[name]
 }
 

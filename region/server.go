@@ -48,6 +48,8 @@ type Config struct {
 
 	Workers    int
 	Heartbeats heartbeat.Config
+	// Refusals says when a node that keeps refusing plans is made ineligible.
+	Refusals RefusalConfig
 	// SnapshotThreshold is how many log entries cause a snapshot; 0 means
 	// 8192.
 	SnapshotThreshold uint64
@@ -59,6 +61,15 @@ type Config struct {
 	Clock     clock.Clock
 	Log       hclog.Logger
 	Metrics   *metrics.Metrics
+}
+
+// RefusalConfig is about nodes that refuse plans for no known reason. Zeros mean
+// the defaults of package planner.
+type RefusalConfig struct {
+	// Ignore leaves such nodes eligible.
+	Ignore    bool
+	Threshold int
+	Window    time.Duration
 }
 
 // Server is one server of a region. New makes one, Run runs it.
@@ -142,7 +153,7 @@ func New(cfg Config) (_ *Server, err error) {
 	s.members.self, s.members.expect, s.members.ask, s.members.log = self, cfg.Expect, s.ask, cfg.Log.Named("membership")
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
-		heartbeats: cfg.Heartbeats, autopilot: cfg.Autopilot, tend: s.members.tend,
+		heartbeats: cfg.Heartbeats, refusals: cfg.Refusals, autopilot: cfg.Autopilot, tend: s.members.tend,
 		pilots: autopilot.Config{
 			Raft: s.cell.Autopilot(), Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
 			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },

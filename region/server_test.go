@@ -12,27 +12,25 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
+	"atoll/cell"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
 )
 
+// The test's own binary plays the nodes of BenchmarkNodes.
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if code == 0 {
-		// Memberlist does not wait for the probe that is under way when it is
-		// shut down; that ends by itself within a second or two.
-		err := goleak.Find()
-		for n := 0; err != nil && n < 3; n++ {
-			err = goleak.Find()
+	if spec := os.Getenv("ATOLL_SIMULATE_NODES"); spec != "" {
+		if err := simulateNodes(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
 		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "goleak:", err)
-			code = 1
-		}
+		os.Exit(0)
 	}
-	os.Exit(code)
+	// Memberlist does not wait for the probe that is under way when it is shut
+	// down; that ends by itself within a second or two.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 // testServer is a running server on loopback.
@@ -56,17 +54,11 @@ func freeAddr(t testing.TB) string {
 
 func startServer(t testing.TB, name, region, dir string, expect int, join ...string) *testServer {
 	t.Helper()
-	return startServerWith(t, func(*Config) {}, name, region, dir, expect, join...)
-}
-
-func startServerWith(t testing.TB, change func(*Config), name, region, dir string, expect int, join ...string) *testServer {
-	t.Helper()
-	cfg := Config{Name: name, Region: region, DataDir: dir, Expect: expect, Join: join}
-	return startAt(t, change, freeAddr(t), freeAddr(t), cfg)
+	return startAt(t, freeAddr(t), freeAddr(t), Config{Name: name, Region: region, DataDir: dir, Expect: expect, Join: join})
 }
 
 // startAt starts a server at RPC and gossip addresses of the test's choice.
-func startAt(t testing.TB, change func(*Config), addr, serf string, cfg Config) *testServer {
+func startAt(t testing.TB, addr, serf string, cfg Config) *testServer {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -74,11 +66,17 @@ func startAt(t testing.TB, change func(*Config), addr, serf string, cfg Config) 
 	}
 	cfg.Datacenter, cfg.RPC, cfg.AdvertiseRPC = "dc1", l, l.Addr().String()
 	cfg.BindSerf, cfg.AdvertiseSerf, cfg.JoinInterval, cfg.Version = serf, serf, time.Second, "test"
-	cfg.Heartbeats = heartbeat.Config{MinTTL: 500 * time.Millisecond, Grace: 500 * time.Millisecond}
+	if cfg.Heartbeats.MinTTL == 0 {
+		cfg.Heartbeats = heartbeat.Config{MinTTL: 500 * time.Millisecond, Grace: 500 * time.Millisecond}
+	}
+	return runServer(t, cfg)
+}
+
+func runServer(t testing.TB, cfg Config) *testServer {
+	t.Helper()
 	if testing.Verbose() {
 		cfg.Log = hclog.New(&hclog.LoggerOptions{Name: cfg.Name, Level: hclog.Info})
 	}
-	change(&cfg)
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -287,5 +285,56 @@ func TestFiftyStartsAndStopsLeaveNothing(t *testing.T) {
 			return nil
 		})
 		s.stop()
+	}
+}
+
+func TestANodeThatComesAgainUnchangedCostsNoWrite(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// With the default heartbeats, it is not down before the test is over.
+	serf := freeAddr(t)
+	s := runServer(t, Config{
+		Name: "s1", Region: "us", Datacenter: "dc1", DataDir: t.TempDir(), RPC: l, AdvertiseRPC: l.Addr().String(),
+		BindSerf: serf, AdvertiseSerf: serf, Expect: 1, Version: "test",
+	})
+	n, secret := aNode("dc1")
+	n.Meta, n.Links = map[string]string{}, nil
+	n.Drivers["mock"].UpdateTime = time.Now()
+	// As a node does, over the wire.
+	c := rpc.NewClient(rpc.ClientConfig{Region: "us"})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{s.cfg.AdvertiseRPC})
+	registered := func() uint64 {
+		t.Helper()
+		var index uint64
+		wait(t, "registration", func() error {
+			r, err := rpc.Call(t.Context(), c, method.NodeRegister, rpc.To{}, &method.NodeRegisterRequest{Node: n, SecretID: secret})
+			if err == nil {
+				index = r.Index
+			}
+			return err
+		})
+		return index
+	}
+	first := registered()
+	if again := registered(); again != first {
+		t.Errorf("the same node again: index %d after %d", again, first)
+	}
+	n.Attributes["cpu.arch"] = "amd64"
+	changed := registered()
+	if changed <= first {
+		t.Errorf("a changed node: index %d after %d", changed, first)
+	}
+	// The node is down, and comes again: that is a change.
+	if _, _, err := s.cell.Apply(t.Context(), cell.CmdNodeStatus, &cell.NodeStatus{NodeID: n.ID, Status: model.NodeStatusDown, Derive: cell.NewDerive(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if back := registered(); back <= changed || s.cell.Snapshot().Node(nil, n.ID).Status != model.NodeStatusReady {
+		t.Errorf("a node that was down: index %d after %d", back, changed)
+	}
+	if _, err := rpc.Call(t.Context(), c, method.NodeRegister, rpc.To{}, &method.NodeRegisterRequest{Node: n, SecretID: model.NewUUID(nil).String()}); model.KindOf(err) != model.KindForbidden {
+		t.Errorf("another secret: %v", err)
 	}
 }

@@ -255,6 +255,23 @@ func TestABlockingCallOutlivesTheSilenceLimit(t *testing.T) {
 	}
 }
 
+func TestACallerThatBearsSilenceIsSentFewerSigns(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["eu"] = []string{eu.addr}
+	// The second sign of life would come after two seconds.
+	time.AfterFunc(2*testLimits.Silence, func() { close(eu.released) })
+	if r, err := Call(t.Context(), us.Server, block, To{Region: "eu", Quiet: 6 * time.Second}, &ping{7}); err != nil || r.N != 7 {
+		t.Errorf("%+v %v", r, err)
+	}
+	for quiet, want := range map[time.Duration]time.Duration{
+		0: 500 * time.Millisecond, time.Second: 500 * time.Millisecond, 15 * time.Second: 5 * time.Second, -time.Hour: 500 * time.Millisecond, time.Hour: maxQuiet / 3,
+	} {
+		if got := (&Envelope{Quiet: quiet}).signs(500 * time.Millisecond); got != want {
+			t.Errorf("who bears %s is sent a sign every %s, want %s", quiet, got, want)
+		}
+	}
+}
+
 // silent accepts connections and calls, and never answers.
 func silent(t testing.TB) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

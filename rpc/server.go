@@ -227,11 +227,9 @@ func (s *Server) serveStream(ctx context.Context, session *Session, stream *yamu
 		ctx, stop = context.WithTimeout(ctx, env.Timeout)
 		defer stop()
 	}
-	// Only a call that takes its time costs the goroutines that keep its
-	// caller company.
-	keeper := in.keepAfter(s.limits.Alive, cancel)
+	stop := in.keepAfter(s.limits.Alive, env.signs(s.limits.Alive), cancel)
 	err = s.serve(ctx, session, env, body, in)
-	keeper()
+	stop()
 	if err != nil {
 		_ = in.write(errorFrame(err))
 	}
@@ -425,51 +423,41 @@ func (in *incoming) write(f frame) error {
 	return writeFrames(in.stream, f)
 }
 
-// keepAfter sends signs of life once a call has lasted for a while, and cancels
-// it when its caller goes away. The returned function ends that and waits.
-func (in *incoming) keepAfter(every time.Duration, cancel context.CancelFunc) (stop func()) {
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	var mu sync.Mutex
+// keepAfter sends signs of life, the first once a call has lasted for a while, and
+// cancels it when its caller went away, which it sees as often. It costs no goroutine
+// between them: a server has a waiting call of each of its nodes. The returned
+// function ends that, and waits for one under way.
+func (in *incoming) keepAfter(first, every time.Duration, cancel context.CancelFunc) (stop func()) {
+	var mu sync.Mutex // guards what follows, and is held while a sign is sent
+	var timer *time.Timer
 	stopped := false
-	timer := time.AfterFunc(every, func() {
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(first, func() {
 		mu.Lock()
+		defer mu.Unlock()
 		if stopped {
-			mu.Unlock()
 			return
 		}
-		wg.Add(2)
-		mu.Unlock()
-		go func() {
-			defer wg.Done()
-			// Nothing follows the body: whatever ends this read is the
-			// caller going away, or stop.
-			var b [1]byte
-			_, _ = in.stream.Read(b[:])
+		if in.abandoned() || in.write(frame{kind: frameAlive}) != nil {
 			cancel()
-		}()
-		defer wg.Done()
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for {
-			if in.write(frame{kind: frameAlive}) != nil {
-				cancel()
-				return
-			}
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-			}
+			return
 		}
+		timer.Reset(every)
 	})
 	return func() {
 		timer.Stop()
 		mu.Lock()
+		defer mu.Unlock()
 		stopped = true
-		mu.Unlock()
-		close(done)
-		_ = in.stream.SetReadDeadline(time.Now())
-		wg.Wait()
 	}
+}
+
+// abandoned reports whether the caller closed the stream. Nothing follows the
+// body, so that anything but nothing to read means that.
+func (in *incoming) abandoned() bool {
+	_ = in.stream.SetReadDeadline(time.Now())
+	var b [1]byte
+	_, err := in.stream.Read(b[:])
+	return !isTimeout(err)
 }
