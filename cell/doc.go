@@ -14,6 +14,10 @@
 // and checks it, logstore.go and snapstore.go stand between Raft and its files,
 // member.go is one run of Raft, keeper.go when it ends and the next begins.
 //
+// Raft knows its peers by address alone; stream.go makes each connection name the
+// server that it is for, so that one which lost its data does not answer for what
+// it was.
+//
 // Cell's methods are safe for concurrent use. It knows no RPC: it is given a
 // stream layer. It knows no region but its own, and makes no decisions about
 // membership but those it is asked for.
