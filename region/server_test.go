@@ -3,6 +3,7 @@ package region
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync/atomic"
@@ -42,14 +43,21 @@ type testServer struct {
 	done   chan error
 }
 
+// freeAddr is an address that a server may take later. Its port is below those
+// that the system gives to whoever asks for any: one of those may be another's by
+// then.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 11_000+rand.IntN(20_000)))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 func startServer(t testing.TB, name, region, dir string, expect int, join ...string) *testServer {
