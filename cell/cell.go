@@ -37,10 +37,12 @@ type Config struct {
 	Version string
 	// OpenLog opens the log store at a path; nil means raft-boltdb.
 	OpenLog func(path string) (LogStore, error)
-	// LedElsewhere reports whether another server leads the cell now. It is
-	// asked, until it says so, while this server's data is damaged: only then
-	// are they set aside. Nil never says so.
-	LedElsewhere func(ctx context.Context) bool
+	// GoesOn reports whether the cell goes on without this server: another one
+	// leads, and has committed something since it was asked. Then a majority
+	// without this server has whatever this one ever acknowledged. It is asked,
+	// until it says so, while this server's data are damaged: only then are they
+	// set aside. Nil never says so.
+	GoesOn func(ctx context.Context) bool
 	// Renewed is told the id under which this server has come back without its
 	// data; nil tells nobody.
 	Renewed func(id string)

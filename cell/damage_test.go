@@ -325,7 +325,7 @@ func TestADamagedMemberWithoutALeaderElsewhereChangesNothing(t *testing.T) {
 	asked := make(chan struct{})
 	r.close(victim)
 	var once bool
-	v.cfg.LedElsewhere = func(context.Context) bool {
+	v.cfg.GoesOn = func(context.Context) bool {
 		if !once {
 			once = true
 			close(asked)
@@ -688,6 +688,70 @@ func BenchmarkCheck(b *testing.B) {
 				n += out.bytes
 			}
 			b.ReportMetric(float64(n)/1e6/b.Elapsed().Seconds(), "MB/s")
+		})
+	}
+}
+
+// A leader finds damage when it reads what a follower lacks.
+func TestALeaderThatFindsItsDataDamagedGivesUpItsLead(t *testing.T) {
+	for _, file := range []string{"log", "snapshot"} {
+		t.Run(file, func(t *testing.T) {
+			r := newRing(t).begin()
+			first, c := r.leader("")
+			late := r.follower(first)
+			acked := r.put("a", 5)
+			r.has(late, acked)
+			r.close(late)
+			acked = append(acked, r.put("lacked", 5)...)
+			// Beyond what Raft has in memory.
+			var last *Proposed
+			for i := range 600 {
+				p, err := c.Propose(CmdJobRegister, nil, &JobRegister{Job: testJob(fmt.Sprintf("b-%d", i%7), 1)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				last = p
+			}
+			if _, _, err := last.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			raftDir := filepath.Join(r.dirs[first], "raft")
+			path := filepath.Join(raftDir, fileLog)
+			if file == "snapshot" {
+				if err := c.TakeSnapshot(); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.current().log.DeleteRange(1, 300); err != nil {
+					t.Fatal(err)
+				}
+				name, err := newestSnapshot(raftDir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				path = filepath.Join(snapshotDir(raftDir), name, snapState)
+			}
+			flipIn(t, path, "lacked-3")
+			r.open(late)
+			r.until("the leader is a new member", func() bool {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return r.renewed[first] != ""
+			})
+			next, c := r.leader(first)
+			if err := c.RemoveServer(first); err != nil {
+				t.Fatal(err)
+			}
+			id := r.cell(first).ID()
+			if err := c.current().raft.AddVoter(raft.ServerID(id), raft.ServerAddress(r.addrs[first]), 0, 0).Error(); err != nil {
+				t.Fatal(err)
+			}
+			acked = append(acked, r.put("after", 5)...)
+			for _, name := range ringNames {
+				r.has(name, acked)
+			}
+			if next == first {
+				t.Error("it leads still")
+			}
 		})
 	}
 }

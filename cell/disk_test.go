@@ -100,7 +100,7 @@ func (r *ring) tryOpen(name string) (*Cell, error) {
 			}
 			return &failing{s, d}, nil
 		},
-		LedElsewhere: func(context.Context) bool { return r.led(name) },
+		GoesOn: func(context.Context) bool { return r.goesOn(name) },
 		Renewed: func(id string) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -158,13 +158,11 @@ func (r *ring) close(name string) {
 	}
 }
 
-// led reports whether a member other than name leads.
-func (r *ring) led(name string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for other, c := range r.cells {
-		if other != name && c.IsLeader() {
-			return true
+// goesOn reports whether a member other than name leads and can commit.
+func (r *ring) goesOn(name string) bool {
+	for _, other := range ringNames {
+		if c := r.cell(other); other != name && c != nil && c.IsLeader() {
+			return c.Barrier(time.Second) == nil
 		}
 	}
 	return false

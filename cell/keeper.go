@@ -21,7 +21,7 @@ const steady = time.Minute
 // Run keeps the server's member going until ctx ends. A member whose disk fails,
 // is full or hangs is closed, so that the others elect a leader without it, and
 // started again once its disk can be written. One whose data are damaged is
-// closed too; when LedElsewhere says that the cell goes on without it, its data
+// closed too; when GoesOn says that the cell goes on without it, its data
 // are set aside, never deleted, and it starts as a new server, with a new id and
 // nothing voted or acked. It returns an error for what cannot mend itself:
 // damage in the only copy, or data of a newer version.
@@ -124,7 +124,7 @@ const settled = 4 * electionTimeout
 // renew sets damaged data aside once another server leads, and starts as a new
 // member.
 func (c *Cell) renew(ctx context.Context, damage *Damage) error {
-	if c.cfg.Alone || c.cfg.LedElsewhere == nil {
+	if c.cfg.Alone || c.cfg.GoesOn == nil {
 		return fmt.Errorf("cannot go on: %w; no other server has this cell's data", damage)
 	}
 	c.mu.Lock()
@@ -138,9 +138,9 @@ func (c *Cell) renew(ctx context.Context, damage *Damage) error {
 		return nil
 	case <-timer.C:
 	}
-	for n := 0; !c.cfg.LedElsewhere(ctx); n++ {
+	for n := 0; !c.cfg.GoesOn(ctx); n++ {
 		if n%30 == 10 {
-			c.log.Error("this server's data are damaged, and no other server leads the cell: it waits for one; nothing is changed", "error", damage)
+			c.log.Error("this server's data are damaged, and the cell does not go on without them: it waits for that; nothing is changed", "error", damage)
 		}
 		if !look.Sleep(ctx, n) {
 			return nil

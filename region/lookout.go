@@ -22,6 +22,8 @@ type lookout struct {
 	peers  func() []federation.Peer
 	cellID func() string
 	ping   func(ctx context.Context, p federation.Peer) (*method.PingResponse, error)
+	// commit has the leader at an address commit something.
+	commit func(ctx context.Context, addr string) error
 	// seen is the leader's address as last asked, "" when there was none.
 	seen atomic.Pointer[string]
 }
@@ -62,8 +64,21 @@ func (l *lookout) run(ctx context.Context) error {
 	}
 }
 
-// led reports whether another server says that it leads now.
-func (l *lookout) led(ctx context.Context) bool { return l.look(ctx) != "" }
+// commitTime is longer than a new leader takes to bring the others up to date by
+// a few thousand entries; what takes longer is asked for again.
+const commitTime = 5 * time.Second
+
+// goesOn reports whether another server says that it leads, and commits an entry
+// now.
+func (l *lookout) goesOn(ctx context.Context) bool {
+	leader := l.look(ctx)
+	if leader == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, commitTime)
+	defer cancel()
+	return l.commit(ctx, leader) == nil
+}
 
 func (l *lookout) look(ctx context.Context) string {
 	leader := ""

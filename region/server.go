@@ -129,11 +129,11 @@ func New(cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.look = &lookout{self: cfg.AdvertiseRPC, ping: s.ping}
+	s.look = &lookout{self: cfg.AdvertiseRPC, ping: s.ping, commit: s.commit}
 	s.cell, err = cell.Open(cell.Config{
 		DataDir: dir, Stream: s.listener.Raft(), Advertise: cfg.AdvertiseRPC, Alone: cfg.Expect == 1,
 		Logger: cfg.Log, SnapshotThreshold: cfg.SnapshotThreshold, Version: cfg.Version,
-		LedElsewhere: s.look.led, Renewed: s.renewed,
+		GoesOn: s.look.goesOn, Renewed: s.renewed,
 	})
 	if err != nil {
 		return nil, err
@@ -182,6 +182,7 @@ func (s *Server) bind() {
 			}
 			return out, err
 		},
+		commit:     func() error { return s.cell.Barrier(commitTime) },
 		hasSession: func(id string) bool { return s.sessions.Session(id) != nil },
 	}).bind(s.rpc)
 	(&federal{region: s.cfg.Region, self: s.cfg.Name, selfAddr: s.cfg.AdvertiseRPC, gossip: s.gossip, dir: s.dir, calls: s.rpc, status: s.status}).bind(s.rpc)
@@ -328,6 +329,13 @@ func (s *Server) ping(ctx context.Context, p federation.Peer) (*method.PingRespo
 		return nil, fmt.Errorf("the server at %s is of the cell %s, not %s", p.RPC, pong.CellID, p.Cell)
 	}
 	return pong, nil
+}
+
+// commit has the server of our region at an address, which must lead, commit an
+// entry.
+func (s *Server) commit(ctx context.Context, addr string) error {
+	_, err := rpc.Call(ctx, s.rpc.At(addr), method.StatusCommit, rpc.To{}, &method.Empty{})
+	return err
 }
 
 // renewed gossips the id under which this server has come back.

@@ -18,6 +18,7 @@ type status struct {
 	gossip     *federation.Gossip
 	dir        *federation.Directory
 	cellID     func() string
+	commit     func() error
 	hasSession func(nodeID string) bool
 }
 
@@ -25,6 +26,7 @@ func (s *status) bind(r *rpc.Server) {
 	rpc.Handle(r, method.StatusPing, s.ping)
 	rpc.Handle(r, method.StatusLeader, s.leaderOf)
 	rpc.Handle(r, method.StatusPeers, s.peersOf)
+	rpc.Handle(r, method.StatusCommit, s.commits)
 	rpc.Handle(r, method.RegionList, s.regions)
 	rpc.Handle(r, method.RegionMembers, s.members)
 	rpc.Handle(r, method.NodeSession, s.session)
@@ -41,6 +43,10 @@ func (s *status) leaderOf(context.Context, *rpc.Inbound, *method.Empty) (*method
 func (s *status) peersOf(context.Context, *rpc.Inbound, *method.Empty) (*method.PeersResponse, error) {
 	peers, err := s.peers()
 	return &method.PeersResponse{Peers: peers}, err
+}
+
+func (s *status) commits(context.Context, *rpc.Inbound, *method.Empty) (*method.Empty, error) {
+	return &method.Empty{}, s.commit()
 }
 
 func (s *status) regions(context.Context, *rpc.Inbound, *method.Empty) (*method.RegionsResponse, error) {

@@ -8,9 +8,12 @@ import (
 
 // Status and federation.
 var (
-	StatusPing    = server[Empty, PingResponse]("Status.Ping")
-	StatusLeader  = server[Empty, LeaderResponse]("Status.Leader")
-	StatusPeers   = server[Empty, PeersResponse]("Status.Peers")
+	StatusPing   = server[Empty, PingResponse]("Status.Ping")
+	StatusLeader = server[Empty, LeaderResponse]("Status.Leader")
+	StatusPeers  = server[Empty, PeersResponse]("Status.Peers")
+	// StatusCommit has a leader commit an entry that changes nothing; another
+	// server refuses.
+	StatusCommit  = server[Empty, Empty]("Status.Commit")
 	RegionList    = server[Empty, RegionsResponse]("Region.List")
 	RegionMembers = server[Empty, MembersResponse]("Region.Members")
 	// StatusServer asks one particular server about itself.
