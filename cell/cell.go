@@ -100,7 +100,7 @@ func Open(cfg Config) (*Cell, error) {
 	var damage *Damage
 	if errors.As(err, &damage) && !cfg.Alone {
 		c.setDown(err)
-		c.log.Error("this server's data are damaged: it takes no part in its cell until another server leads that, and gets its data from there", "error", err)
+		c.log.Error(damagedMessage, "error", err)
 		err = nil
 	}
 	if err != nil {

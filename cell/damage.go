@@ -28,6 +28,9 @@ func (d *Damage) Error() string {
 	return fmt.Sprintf("%s is damaged at byte %d: %s: %s", d.File, d.Offset, d.What, d.Why)
 }
 
+// damagedMessage is what an operator reads first.
+const damagedMessage = "this server's data are damaged: it takes no part in its cell; once that has gone on without them, they are set aside, and it comes back as a new member"
+
 func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -91,7 +91,7 @@ func (c *Cell) revive(ctx context.Context, tries int) error {
 	case errors.As(err, &newer):
 		return err
 	case errors.As(err, &damage):
-		c.log.Error("this server's data are damaged", "error", err)
+		c.log.Error(damagedMessage, "error", err)
 	case tries%10 == 0:
 		c.log.Error("this server cannot take part in its cell yet; trying on", "error", err)
 	}
