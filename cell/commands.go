@@ -110,6 +110,20 @@ func encode(cmd Command, req *state.Request, body any) ([]byte, error) {
 
 var errShortEntry = errors.New("the entry is too short")
 
+// commandOf is the command of an entry, read without the rest.
+func commandOf(entry []byte) (Command, error) {
+	if len(entry) > 0 && entry[0] == entryOnce {
+		if len(entry) < 3 {
+			return 0, errShortEntry
+		}
+		entry = entry[min(len(entry), 3+int(entry[1])<<8+int(entry[2])):]
+	}
+	if len(entry) == 0 {
+		return 0, errShortEntry
+	}
+	return Command(entry[0]), nil
+}
+
 // split reads what encode wrote, but for the body.
 func split(entry []byte) (cmd Command, req *state.Request, body []byte, err error) {
 	if len(entry) > 0 && entry[0] == entryOnce {

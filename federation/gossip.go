@@ -322,19 +322,24 @@ func (g *Gossip) missing(ctx context.Context, addrs []string) (out []string) {
 }
 
 // SetCell gossips the identity of our cell.
-func (g *Gossip) SetCell(id string) error {
+func (g *Gossip) SetCell(id string) error { return g.setTag(tagCell, id) }
+
+// SetID gossips this server's Raft id, when that is a new one.
+func (g *Gossip) SetID(id string) error { return g.setTag(tagID, id) }
+
+func (g *Gossip) setTag(tag, value string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.tags[tagCell] == id {
+	if g.tags[tag] == value {
 		return nil
 	}
 	next := make(map[string]string, len(g.tags)+1)
 	for k, v := range g.tags {
 		next[k] = v
 	}
-	next[tagCell] = id
+	next[tag] = value
 	if err := g.serf.SetTags(next); err != nil {
-		return fmt.Errorf("cannot gossip the cell's identity: %w", err)
+		return fmt.Errorf("cannot gossip %s %q: %w", tag, value, err)
 	}
 	g.tags = next
 	return nil

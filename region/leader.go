@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	raftautopilot "github.com/hashicorp/raft-autopilot"
 
 	"atoll/cell"
 	"atoll/cell/state"
@@ -84,8 +85,12 @@ func (l *leadership) run(ctx context.Context) error {
 func (l *leadership) begin(term *group.Group) {
 	term.Go("term", func(ctx context.Context) error {
 		settle := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
-		if err := settle.Retry(ctx, nil, func(ctx context.Context) error {
+		var members raftautopilot.Raft
+		if err := settle.Retry(ctx, nil, func(ctx context.Context) (err error) {
 			if err := l.cell.Establish(5 * time.Second); err != nil {
+				return err
+			}
+			if members, err = l.cell.Autopilot(); err != nil {
 				return err
 			}
 			return l.identify(ctx)
@@ -111,7 +116,9 @@ func (l *leadership) begin(term *group.Group) {
 		l.loop(term, "unblock", func(ctx context.Context) error {
 			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Wake: l.wakeEvals, Log: l.log.Named("unblock")})
 		})
-		pilot := autopilot.New(l.pilots)
+		pilots := l.pilots
+		pilots.Raft = members
+		pilot := autopilot.New(pilots)
 		l.pilot.Store(pilot)
 		l.loop(term, "autopilot", pilot.Run)
 		l.loop(term, "membership", func(ctx context.Context) error { return l.tend(ctx, pilot) })

@@ -49,6 +49,7 @@ func (r *reader) read(ctx context.Context, q *method.Query, meta *method.Meta, f
 		for {
 			ws := make(state.Watch)
 			snap := r.snapshot()
+			snap.WatchStore(ws)
 			index, err := f(ws, snap)
 			if err != nil {
 				return err
