@@ -49,6 +49,8 @@ type Config struct {
 
 	Workers    int
 	Heartbeats heartbeat.Config
+	// Refusals says when a node that keeps refusing plans is made ineligible.
+	Refusals RefusalConfig
 	// SnapshotThreshold is how many log entries cause a snapshot; 0 means
 	// 8192.
 	SnapshotThreshold uint64

@@ -31,6 +31,9 @@ type State interface {
 	AllocsOfJob(key model.JobID) iter.Seq[*model.AllocRow]
 	Alloc(id model.UUID) *model.AllocRow
 	EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation]
+	// LatestDeployment is the job's newest, by CreateIndex, ended or not; nil
+	// when it never had one.
+	LatestDeployment(key model.JobID) *model.Deployment
 	// Nodes yields all nodes by id.
 	Nodes() iter.Seq[*model.Node]
 	Node(id model.UUID) *model.Node
