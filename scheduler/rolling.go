@@ -28,7 +28,7 @@ func (r *reconciler) settleDeployment(key model.JobID) {
 		why = "cancelled because the job was stopped"
 	case d.JobCreateIndex != r.job.CreateIndex || d.JobVersion != r.job.Version:
 		why = "cancelled because of a newer version of the job"
-	case d.Status != model.DeploymentSuccessful:
+	case d.Active() || d.Status == model.DeploymentFailed:
 		r.deployment = d
 		return
 	}
@@ -54,8 +54,17 @@ func (r *reconciler) deploymentFailed() bool {
 	return r.deployment != nil && !r.deployment.Active()
 }
 
+// deploymentHeld reports whether the deployment waits for an operator or for
+// another region.
 func (r *reconciler) deploymentHeld() bool {
-	return r.deployment != nil && (r.deployment.Status == model.DeploymentPaused || r.deployment.Status == model.DeploymentPending)
+	if r.deployment == nil {
+		return false
+	}
+	switch r.deployment.Status {
+	case model.DeploymentPaused, model.DeploymentPending, model.DeploymentInitializing:
+		return true
+	}
+	return false
 }
 
 // isCanary reports whether a row is a canary of the deployment that goes on.
