@@ -38,6 +38,11 @@ func freeAddr(t testing.TB) string {
 
 func startServer(t testing.TB, name, region, dir string, expect int, join ...string) *testServer {
 	t.Helper()
+	return startServerWith(t, name, region, dir, expect, nil, join...)
+}
+
+func startServerWith(t testing.TB, name, region, dir string, expect int, change func(*Config), join ...string) *testServer {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +55,9 @@ func startServer(t testing.TB, name, region, dir string, expect int, join ...str
 	}
 	if testing.Verbose() {
 		cfg.Log = hclog.New(&hclog.LoggerOptions{Name: name, Level: hclog.Info})
+	}
+	if change != nil {
+		change(&cfg)
 	}
 	s, err := New(cfg)
 	if err != nil {

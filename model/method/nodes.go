@@ -14,6 +14,8 @@ var (
 	NodeHeartbeat  = Method[NodeHeartbeatRequest, NodeHeartbeatResponse]{Spec{Name: "Node.Heartbeat", Place: AtLeader}}
 	NodePullAllocs = read[NodeAllocsRequest, NodeAllocsResponse]("Node.PullAllocs")
 	NodeUpdate     = report[NodeUpdateAllocsRequest, IndexResponse]("Node.UpdateAllocs")
+	// NodeContacts asks one server when it knows nodes to have been heard.
+	NodeContacts = server[NodeContactsRequest, NodeContactsResponse]("Node.Contacts")
 	// NodeSession asks a server whether a node's session ends at it.
 	NodeSession = server[NodeSessionRequest, NodeSessionResponse]("Node.Session")
 )
@@ -43,7 +45,7 @@ type (
 	// NodeHeartbeatResponse tells a node how to go on. Its directory lets the
 	// node reach any region when its own servers are gone.
 	NodeHeartbeatResponse struct {
-		// TTL is within which the next heartbeat is due.
+		// TTL is within which the next heartbeat is due; see BeatEarliest.
 		TTL time.Duration
 		// Registered is false when the servers do not know the node: it must
 		// register anew.
@@ -54,6 +56,20 @@ type (
 		Servers []string
 		Regions map[string][]string
 	}
+	// NodeContactsRequest asks for the contacts of the last Within, 0 for all.
+	NodeContactsRequest struct{ Within time.Duration }
+	// NodeContactsResponse holds ages, never times: clocks differ.
+	NodeContactsResponse struct {
+		// Behind is for how long the server may have missed contacts; unless
+		// Known is set, it knows nothing.
+		Known  bool
+		Behind time.Duration
+		// Contacts are by node id.
+		Contacts map[string]NodeContact
+	}
+	// NodeContact is how long ago a node was heard, and the TTL that it was
+	// told then.
+	NodeContact struct{ Age, TTL time.Duration }
 	// NodeAllocsRequest is a node's blocking query for what it should run.
 	NodeAllocsRequest struct {
 		Query
@@ -72,4 +88,13 @@ type (
 		Updates          []*model.AllocUpdate
 	}
 	IndexResponse struct{ Index uint64 }
+)
+
+// A node beats again after a part of its TTL that it draws between BeatEarliest
+// and BeatLatest: well before the TTL is over, so that a heartbeat that was lost
+// has a second chance, and spread, so that nodes do not beat together.
+const (
+	BeatEarliest = 0.5
+	BeatLatest   = 0.75
+	BeatMean     = (BeatEarliest + BeatLatest) / 2
 )
