@@ -17,6 +17,9 @@ const (
 	TriggerMaxPlans      = "max-plan-attempts"
 	TriggerRetryFailed   = "alloc-failure"
 	TriggerFailedFollow  = "failed-follow-up"
+	TriggerRolling       = "rolling-update"
+	TriggerDisconnect    = "max-disconnect-timeout"
+	TriggerReconnect     = "reconnect"
 )
 
 // Evaluation is a request to make what runs match a job.

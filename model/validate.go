@@ -60,9 +60,7 @@ func (j *Job) Validate() (warnings []string, err error) {
 		f.add("job.priority", "%d is not from %d to %d", j.Priority, JobMinPriority, JobMaxPriority)
 	}
 	switch j.Type {
-	case JobTypeService, JobTypeBatch:
-	case JobTypeSystem, JobTypeSysBatch:
-		f.without("job.type", fmt.Sprintf("the type %q", j.Type))
+	case JobTypeService, JobTypeBatch, JobTypeSystem, JobTypeSysBatch:
 	default:
 		f.add("job.type", "%q is none of service, batch, system, sysbatch", j.Type)
 	}
@@ -99,7 +97,7 @@ func (j *Job) Validate() (warnings []string, err error) {
 		}
 		seen[g.Name] = true
 		total += max(g.Count, 0)
-		warnings = append(warnings, g.validate(f)...)
+		warnings = append(warnings, g.validate(f, j.Type)...)
 	}
 	if total > maxCount {
 		f.add("group.count", "%d allocations are over the limit of %d for a job", total, maxCount)
@@ -139,7 +137,7 @@ func checkMeta(f *faults, field string, meta map[string]string) {
 	}
 }
 
-func (g *TaskGroup) validate(f *faults) (warnings []string) {
+func (g *TaskGroup) validate(f *faults, jobType string) (warnings []string) {
 	at := fmt.Sprintf("group %q", g.Name)
 	checkName(f, at+".name", g.Name)
 	if g.Count < 0 {
@@ -148,7 +146,7 @@ func (g *TaskGroup) validate(f *faults) (warnings []string) {
 	for _, b := range []struct {
 		name string
 		raw  Opaque
-	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"disconnect", g.Disconnect}, {"scaling", g.Scaling}, {"consul", g.Consul}} {
+	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"scaling", g.Scaling}, {"consul", g.Consul}} {
 		if b.raw != nil {
 			f.without(at+"."+b.name, "the "+b.name+" block")
 		}
@@ -168,14 +166,12 @@ func (g *TaskGroup) validate(f *faults) (warnings []string) {
 	checkMeta(f, at+".meta", g.Meta)
 	checkRestart(f, at+".restart", g.RestartPolicy)
 	checkReschedule(f, at+".reschedule", g.ReschedulePolicy)
+	g.checkStrategies(f, at, jobType)
 	if g.EphemeralDisk != nil && g.EphemeralDisk.SizeMB < 0 {
 		f.add(at+".ephemeral_disk.size", "%d MB is negative", g.EphemeralDisk.SizeMB)
 	}
 	if g.ShutdownDelay < 0 {
 		f.add(at+".shutdown_delay", "%s is negative", g.ShutdownDelay)
-	}
-	if u := g.Update; u != nil && (u.Canary > 0 || u.AutoRevert || u.AutoPromote) {
-		warnings = append(warnings, at+": this version replaces all allocations at once; canary, auto_revert and auto_promote have no effect")
 	}
 	warnings = append(warnings, checkServices(f, at, g.Services)...)
 	ports := make(map[string]bool)

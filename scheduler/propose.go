@@ -2,7 +2,7 @@ package scheduler
 
 import (
 	"fmt"
-	"slices"
+	"time"
 
 	"atoll/model"
 )
@@ -38,7 +38,7 @@ func Propose(st State, eval *model.Evaluation, opts Options) (*Proposal, error) 
 	if job.Stopped() {
 		return p, nil
 	}
-	p.Plan.JobVersion, p.Plan.AllAtOnce = job.Version, job.AllAtOnce
+	p.Plan.JobVersion, p.Plan.JobModifyIndex, p.Plan.AllAtOnce = job.Version, job.JobModifyIndex, job.AllAtOnce
 	groups := make(map[string]uint16)
 	group := func(g *model.TaskGroup, metrics *model.AllocMetric) uint16 {
 		at, ok := groups[g.Name]
@@ -59,7 +59,7 @@ func Propose(st State, eval *model.Evaluation, opts Options) (*Proposal, error) 
 		g := job.Group(r.Shared.Group)
 		p.Plan.Update = append(p.Plan.Update, model.PlanUpdate{ID: r.ID, Group: group(g, r.Shared.Metrics)})
 	}
-	if !d.retryAt.IsZero() && !hasLater(st, key, d) {
+	if !d.retryAt.IsZero() && !hasLater(st, key, d, opts.Now) {
 		later := followUp(eval, opts)
 		later.WaitUntil, later.StatusDescription = d.retryAt.UTC(), whyFollowup
 		later.TriggeredBy = model.TriggerRetryFailed
@@ -84,33 +84,21 @@ func (p *Proposal) placeGroup(pl *placer, g *model.TaskGroup, place []wanted, gr
 			}
 			p.Failed[g.Name] = failed
 			p.Queued[g.Name] = len(place) - i
-			p.keepStopped(place[i:])
 			return
 		}
 		placed.Group = group(g, gp.metrics)
 		p.Plan.Place = append(p.Plan.Place, placed)
-	}
-}
-
-// keepStopped takes back the stops of running allocations that were to be
-// replaced and whose replacement found no place: an old version that runs is
-// better than none.
-func (p *Proposal) keepStopped(unplaced []wanted) {
-	for _, w := range unplaced {
-		if w.previous == nil || w.reschedule {
-			continue
+		if w.replaces() {
+			p.Plan.Stop = append(p.Plan.Stop, model.PlanStop{ID: w.previous.ID, Description: w.stop})
 		}
-		p.Plan.Stop = slices.DeleteFunc(p.Plan.Stop, func(s model.PlanStop) bool {
-			return s.ID == w.previous.ID && s.Description == whyReplaced
-		})
 	}
 }
 
-// hasLater reports whether an evaluation waits already that will see what d
-// leaves for later.
-func hasLater(st State, key model.JobID, d *decisions) bool {
+// hasLater reports whether an evaluation waits already that comes in time for
+// what d leaves for later.
+func hasLater(st State, key model.JobID, d *decisions, now time.Time) bool {
 	for e := range st.EvalsOfJob(key) {
-		if e.Status == model.EvalPending && !e.WaitUntil.IsZero() && !e.WaitUntil.Before(d.retryAt) {
+		if e.Status == model.EvalPending && e.WaitUntil.After(now) && !e.WaitUntil.After(d.retryAt) {
 			return true
 		}
 	}

@@ -25,7 +25,13 @@ type wanted struct {
 	previous *model.AllocRow
 	// reschedule says that previous failed, and counts as an attempt.
 	reschedule bool
+	// stop says why previous is stopped once this one is placed, and only
+	// then; "" when it is no matter.
+	stop string
 }
+
+// replaces reports whether the allocation takes over from one that runs on.
+func (w wanted) replaces() bool { return w.stop != "" }
 
 const (
 	whyStopped  = "alloc not needed as the job was stopped"
@@ -138,8 +144,7 @@ func (d *decisions) failed(job *model.Job, g *model.TaskGroup, r *model.AllocRow
 			d.retryAt = at
 		}
 	default:
-		d.stop = append(d.stop, model.PlanStop{ID: r.ID, Description: whyResched})
-		*place = append(*place, wanted{index: r.Index, previous: r, reschedule: true})
+		*place = append(*place, wanted{index: r.Index, previous: r, reschedule: true, stop: whyResched})
 	}
 }
 
@@ -219,8 +224,7 @@ func (d *decisions) keep(job *model.Job, g *model.TaskGroup, keep []*model.Alloc
 			taken[r.Index] = true
 			d.update = append(d.update, r)
 		default:
-			d.stop = append(d.stop, model.PlanStop{ID: r.ID, Description: whyReplaced})
-			*place = append(*place, wanted{index: r.Index, previous: r})
+			*place = append(*place, wanted{index: r.Index, previous: r, stop: whyReplaced})
 		}
 	}
 }

@@ -1,0 +1,241 @@
+package scheduler
+
+import (
+	"slices"
+
+	"atoll/model"
+)
+
+// placer places the allocations of one job on nodes, keeping what it has placed
+// so far. All its state is of one proposal.
+type placer struct {
+	st    State
+	job   *model.Job
+	opts  Options
+	check *checker
+	// nodes are those of the job's datacenters and pool, ready, in shuffled
+	// order; the others are only counted. byID is made when first needed.
+	nodes     []*candidate
+	byID      map[model.UUID]*candidate
+	available map[string]int
+	inPool    int
+	// groups numbers the job's groups for candidate.groups.
+	groups map[string]int
+}
+
+// candidate is a node with what is left of it.
+type candidate struct {
+	node     *model.Node
+	id       model.UUID
+	capacity model.Usage
+	used     model.Usage
+	ports    *portSet // made when first needed
+	held     []uint16
+	freed    []*model.AllocRow
+	// allocs counts the job's live allocations here, groups those of each
+	// group; nil when there are none.
+	allocs int
+	groups []int
+}
+
+// newPlacer sees the state as it will be once stops are carried out: what they
+// hold may be used.
+func newPlacer(st State, job *model.Job, stops []model.PlanStop, opts Options) *placer {
+	p := &placer{st: st, job: job, opts: opts, check: newChecker(), available: make(map[string]int), groups: make(map[string]int)}
+	for i, g := range job.TaskGroups {
+		p.groups[g.Name] = i
+	}
+	for n := range st.Nodes() {
+		if !job.MatchesPool(n.NodePool) {
+			continue
+		}
+		p.inPool++
+		if !n.Ready() || !job.MatchesDatacenter(n.Datacenter) {
+			continue
+		}
+		id, ok := model.ParseUUID(n.ID)
+		if !ok {
+			continue
+		}
+		p.available[n.Datacenter]++
+		c := &candidate{node: n, id: id, capacity: n.Capacity()}
+		c.used, c.held = st.Load(id)
+		p.nodes = append(p.nodes, c)
+	}
+	opts.Rand.Shuffle(len(p.nodes), func(i, j int) { p.nodes[i], p.nodes[j] = p.nodes[j], p.nodes[i] })
+	for r := range st.AllocsOfJob(job.Key()) {
+		if !r.Terminal() {
+			p.count(p.candidate(r.NodeID), r.Shared.Group, +1)
+		}
+	}
+	for _, s := range stops {
+		if r := st.Alloc(s.ID); r != nil {
+			p.free(r)
+		}
+	}
+	return p
+}
+
+// candidate is the candidate of a node, nil when the node is none.
+func (p *placer) candidate(id model.UUID) *candidate {
+	if p.byID == nil {
+		p.byID = make(map[model.UUID]*candidate, len(p.nodes))
+		for _, c := range p.nodes {
+			p.byID[c.id] = c
+		}
+	}
+	return p.byID[id]
+}
+
+func (p *placer) count(c *candidate, group string, by int) {
+	if c == nil {
+		return
+	}
+	if c.groups == nil {
+		c.groups = make([]int, len(p.groups))
+	}
+	c.allocs += by
+	if at, ok := p.groups[group]; ok {
+		c.groups[at] += by
+	}
+}
+
+// free gives what a row holds to those that are placed after it; hold takes it
+// back.
+func (p *placer) free(r *model.AllocRow) {
+	c := p.candidate(r.NodeID)
+	if c == nil || r.Terminal() {
+		return
+	}
+	p.count(c, r.Shared.Group, -1)
+	c.used = c.used.Sub(r.Shared.Usage)
+	c.freed = append(c.freed, r)
+	if c.ports != nil {
+		r.HostPorts(c.ports.drop)
+	}
+}
+
+func (p *placer) hold(r *model.AllocRow) {
+	c := p.candidate(r.NodeID)
+	if c == nil || r.Terminal() {
+		return
+	}
+	p.count(c, r.Shared.Group, +1)
+	c.used = c.used.Add(r.Shared.Usage)
+	c.freed = slices.DeleteFunc(c.freed, func(f *model.AllocRow) bool { return f.ID == r.ID })
+	if c.ports != nil {
+		r.HostPorts(c.ports.add)
+	}
+}
+
+// usedPorts is the candidate's set of ports that nothing may take.
+func (c *candidate) usedPorts() *portSet {
+	if c.ports == nil {
+		c.ports = usedPorts(c.node, c.held)
+		for _, r := range c.freed {
+			r.HostPorts(c.ports.drop)
+		}
+	}
+	return c.ports
+}
+
+// groupPlacer places one group.
+type groupPlacer struct {
+	*placer
+	group    *model.TaskGroup
+	number   int // in candidate.groups
+	usage    model.Usage
+	ports    bool
+	distinct bool // over the job
+	apart    bool // over the group
+	// ring are the feasible candidates; those found full are moved to out,
+	// with the reason, until something on them is freed. next is where the
+	// next search begins.
+	ring  []*candidate
+	out   map[*candidate]string
+	next  int
+	limit int
+	// metrics is what placements of the group share.
+	metrics *model.AllocMetric
+}
+
+// forGroup finds the nodes that may run the group at all.
+func (p *placer) forGroup(g *model.TaskGroup) *groupPlacer {
+	gp := &groupPlacer{
+		placer: p, group: g, number: p.groups[g.Name], usage: g.GroupUsage(), ports: asksPorts(g), out: make(map[*candidate]string),
+		distinct: distinctHosts(p.job.Constraints), apart: distinctHosts(g.Constraints),
+		metrics: &model.AllocMetric{NodesInPool: p.inPool, NodePool: p.job.NodePool, NodesAvailable: p.available},
+	}
+	var shared, unique []*model.Constraint
+	for _, list := range append([][]*model.Constraint{p.job.Constraints, g.Constraints}, taskConstraints(g)...) {
+		for _, c := range list {
+			if escapesClass(c) {
+				unique = append(unique, c)
+			} else {
+				shared = append(shared, c)
+			}
+		}
+	}
+	classes := make(map[string]string) // why a class is not feasible, "" when it is
+	for _, c := range p.nodes {
+		gp.metrics.NodesEvaluated++
+		why, seen := classes[c.node.ComputedClass]
+		if !seen || c.node.ComputedClass == "" {
+			why = p.infeasible(c.node, g, shared)
+			classes[c.node.ComputedClass] = why
+		}
+		if why == "" {
+			why = p.unmet(c.node, unique)
+		}
+		if why != "" {
+			gp.metrics.NodesFiltered++
+			count(&gp.metrics.ConstraintFiltered, why)
+			if c.node.NodeClass != "" {
+				count(&gp.metrics.ClassFiltered, c.node.NodeClass)
+			}
+			continue
+		}
+		gp.ring = append(gp.ring, c)
+	}
+	// Two candidates are enough for batch, log₂ n for services: the power of
+	// two choices, and a little more for what lives long.
+	gp.limit = 2
+	if p.job.Type == model.JobTypeService {
+		gp.limit = max(2, ceilLog2(len(gp.ring)))
+	}
+	return gp
+}
+
+func taskConstraints(g *model.TaskGroup) (out [][]*model.Constraint) {
+	for _, t := range g.Tasks {
+		out = append(out, t.Constraints)
+	}
+	return out
+}
+
+func count(m *map[string]int, key string) {
+	if *m == nil {
+		*m = make(map[string]int)
+	}
+	(*m)[key]++
+}
+
+// infeasible says why a node cannot run the group, whatever is left of it.
+func (p *placer) infeasible(n *model.Node, g *model.TaskGroup, constraints []*model.Constraint) string {
+	for _, t := range g.Tasks {
+		d := n.Drivers[t.Driver]
+		if d == nil || !d.Detected || !d.Healthy {
+			return "missing drivers"
+		}
+	}
+	return p.unmet(n, constraints)
+}
+
+func (p *placer) unmet(n *model.Node, constraints []*model.Constraint) string {
+	for _, c := range constraints {
+		if !p.check.meets(n, c) {
+			return c.String()
+		}
+	}
+	return ""
+}
