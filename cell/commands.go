@@ -21,6 +21,10 @@ const (
 	CmdNodeRegister  Command = 6
 	CmdNodeStatus    Command = 7
 	CmdAllocReports  Command = 8
+
+	CmdNodeEligibility Command = 12
+	CmdNodePurge       Command = 14
+	CmdNodeEvaluate    Command = 16
 )
 
 // table leads from each command to what applies it.
@@ -33,6 +37,10 @@ var table = map[Command]command{
 	CmdNodeRegister:  typed(applyNodeRegister),
 	CmdNodeStatus:    typed(applyNodeStatus),
 	CmdAllocReports:  typed(applyAllocReports),
+
+	CmdNodeEligibility: typed(applyNodeEligibility),
+	CmdNodePurge:       typed(applyNodePurge),
+	CmdNodeEvaluate:    typed(applyNodeEvaluate),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

@@ -37,6 +37,9 @@ func (s *nodes) bind(r *rpc.Server) {
 	rpc.Handle(r, method.NodeAllocs, s.allocations)
 	rpc.Handle(r, method.NodePullAllocs, s.pull)
 	rpc.Handle(r, method.NodeUpdate, s.update)
+	rpc.Handle(r, method.NodeEligibility, s.eligibility)
+	rpc.Handle(r, method.NodePurge, s.purge)
+	rpc.Handle(r, method.NodeEvaluate, s.evaluate)
 }
 
 func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRegisterRequest) (*method.NodeHeartbeatResponse, error) {

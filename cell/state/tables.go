@@ -52,6 +52,8 @@ const (
 	byJob = "job"
 	// byStatus lets the broker read pending evaluations without the others.
 	byStatus = "status"
+	// byType finds the jobs that run on every node when a node comes.
+	byType = "type"
 )
 
 // tables are all but that of allocations, in the order in which they stand in
@@ -59,7 +61,8 @@ const (
 var tables = []table{
 	tableOf[Cell](tableCell, recCell, singleton{}),
 	tableOf[indexRow](tableIndexes, recIndex, tableName{}),
-	tableOf[model.Job](tableJobs, recJob, fields("Namespace", "ID")),
+	tableOf[model.Job](tableJobs, recJob, fields("Namespace", "ID"),
+		&memdb.IndexSchema{Name: byType, Indexer: fields("Type")}),
 	tableOf[model.Job](tableVersions, recJobVersion, fields("Namespace", "ID", "Version")),
 	tableOf[model.Node](tableNodes, recNode, fields("ID")),
 	tableOf[model.Evaluation](tableEvals, recEval, fields("ID"),

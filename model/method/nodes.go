@@ -14,6 +14,9 @@ var (
 	NodeHeartbeat  = Method[NodeHeartbeatRequest, NodeHeartbeatResponse]{Spec{Name: "Node.Heartbeat", Place: AtLeader}}
 	NodePullAllocs = read[NodeAllocsRequest, NodeAllocsResponse]("Node.PullAllocs")
 	NodeUpdate     = report[NodeUpdateAllocsRequest, IndexResponse]("Node.UpdateAllocs")
+	NodeEligibility = write[NodeEligibilityRequest, NodeChangeResponse]("Node.Eligibility")
+	NodePurge       = write[NodeIDRequest, NodeChangeResponse]("Node.Purge")
+	NodeEvaluate    = write[NodeIDRequest, NodeChangeResponse]("Node.Evaluate")
 	// NodeContacts asks one server when it knows nodes to have been heard.
 	NodeContacts = server[NodeContactsRequest, NodeContactsResponse]("Node.Contacts")
 	// NodeSession asks a server whether a node's session ends at it.
@@ -55,6 +58,21 @@ type (
 		// those of all regions.
 		Servers []string
 		Regions map[string][]string
+	}
+	NodeIDRequest          struct{ NodeID string }
+	NodeEligibilityRequest struct {
+		NodeID string
+		// Eligibility is one of the two of model.Node.
+		Eligibility string
+	}
+	// NodeChangeResponse answers writes to a node. EvalIDs are of evaluations
+	// that the change called for, EvalID the first of them.
+	NodeChangeResponse struct {
+		EvalID          string
+		EvalIDs         []string
+		EvalCreateIndex uint64
+		NodeModifyIndex uint64
+		Index           uint64
 	}
 	// NodeContactsRequest asks for the contacts of the last Within, 0 for all.
 	NodeContactsRequest struct{ Within time.Duration }
