@@ -10,6 +10,7 @@ import (
 	"atoll/cell/state"
 	"atoll/model"
 	"atoll/model/method"
+	"atoll/region/heartbeat"
 	"atoll/rpc"
 	"atoll/scheduler"
 )
@@ -21,7 +22,8 @@ type nodes struct {
 	sessions *sessions
 	// beat records a heartbeat with the leader's loop and returns the TTL;
 	// false when this server leads no more.
-	beat func(nodeID string) (time.Duration, bool)
+	beat     func(nodeID string) (time.Duration, bool)
+	contacts *heartbeat.Contacts
 	// directory is the region's servers and those of all regions.
 	directory func() (own []string, all map[string][]string)
 }
@@ -29,11 +31,15 @@ type nodes struct {
 func (s *nodes) bind(r *rpc.Server) {
 	rpc.Handle(r, method.NodeRegister, s.register)
 	rpc.Handle(r, method.NodeHeartbeat, s.heartbeat)
+	rpc.Handle(r, method.NodeContacts, s.lastContacts)
 	rpc.Handle(r, method.NodeList, s.list)
 	rpc.Handle(r, method.NodeGet, s.get)
 	rpc.Handle(r, method.NodeAllocs, s.allocations)
 	rpc.Handle(r, method.NodePullAllocs, s.pull)
 	rpc.Handle(r, method.NodeUpdate, s.update)
+	rpc.Handle(r, method.NodeEligibility, s.eligibility)
+	rpc.Handle(r, method.NodePurge, s.purge)
+	rpc.Handle(r, method.NodeEvaluate, s.evaluate)
 }
 
 func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRegisterRequest) (*method.NodeHeartbeatResponse, error) {
@@ -53,7 +59,11 @@ func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRe
 	if err != nil {
 		return nil, err
 	}
-	return s.answer(n.ID, index)
+	out, err := s.heard(n.ID)
+	if err == nil {
+		out.Index = index
+	}
+	return out, err
 }
 
 func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeHeartbeatRequest) (*method.NodeHeartbeatResponse, error) {
@@ -64,25 +74,36 @@ func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeH
 	if err != nil {
 		return nil, err
 	}
-	index := n.ModifyIndex
+	// It counts as heard before it is ready, so that it is not judged by what
+	// was before.
+	out, err := s.heard(n.ID)
+	if err != nil {
+		return nil, err
+	}
+	out.Index = n.ModifyIndex
 	if n.Status == model.NodeStatusDown || n.Status == model.NodeStatusDisconnected {
-		if index, _, err = s.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
+		if out.Index, _, err = s.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
 			NodeID: n.ID, Status: model.NodeStatusReady, Why: "heartbeats are back",
 			Derive: cell.NewDerive(s.clock.Now().UnixNano()),
 		}); err != nil {
 			return nil, err
 		}
 	}
-	return s.answer(n.ID, index)
+	return out, nil
 }
 
-func (s *nodes) answer(nodeID string, index uint64) (*method.NodeHeartbeatResponse, error) {
+// heard records a sign of life, and tells the node how to go on.
+func (s *nodes) heard(nodeID string) (*method.NodeHeartbeatResponse, error) {
 	ttl, leads := s.beat(nodeID)
 	if !leads {
 		return nil, model.Errorf(model.KindNoLeader, "cannot take the heartbeat: this server ceased to be the leader")
 	}
 	own, all := s.directory()
-	return &method.NodeHeartbeatResponse{TTL: ttl, Registered: true, Index: index, Servers: own, Regions: all}, nil
+	return &method.NodeHeartbeatResponse{TTL: ttl, Registered: true, Servers: own, Regions: all}, nil
+}
+
+func (s *nodes) lastContacts(_ context.Context, _ *rpc.Inbound, req *method.NodeContactsRequest) (*method.NodeContactsResponse, error) {
+	return s.contacts.Tell(req), nil
 }
 
 // identify returns the node of an id, if the secret is its.

@@ -55,7 +55,7 @@ func (t *Txn) Reap(r *Reap) (*Reaped, error) {
 		if n == nil || n.Status != model.NodeStatusDown || n.ModifyIndex > r.SnapshotIndex || t.hasLive(id) {
 			continue
 		}
-		if err := t.deleteNode(n); err != nil {
+		if err := t.DeleteNode(n.ID); err != nil {
 			return nil, err
 		}
 		out.Nodes++
@@ -125,18 +125,6 @@ func (t *Txn) hasLive(id model.UUID) bool {
 		}
 	}
 	return false
-}
-
-// deleteNode forgets a node. What it still has of allocations keeps its entry
-// among them.
-func (t *Txn) deleteNode(n *model.Node) error {
-	if err := t.nodeChanged(n, nil); err != nil {
-		return err
-	}
-	if id, ok := model.ParseUUID(n.ID); ok {
-		t.rows().dropNode(id)
-	}
-	return t.delete(tableNodes, n)
 }
 
 func (t *Txn) delete(table string, row any) error {
