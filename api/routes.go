@@ -46,9 +46,9 @@ func (a *API) table() []route {
 		withID("GET", "/v1/node/", "/allocations", nodeAllocations),
 		withID("GET", "/v1/node/", "", readNode),
 		withID("PUT", "/v1/node/", "/drain", unsupportedPart),
-		withID("PUT", "/v1/node/", "/eligibility", unsupportedPart),
-		withID("PUT", "/v1/node/", "/purge", unsupportedPart),
-		withID("PUT", "/v1/node/", "/evaluate", unsupportedPart),
+		withID("PUT", "/v1/node/", "/eligibility", setEligibility),
+		withID("PUT", "/v1/node/", "/purge", purgeNode),
+		withID("PUT", "/v1/node/", "/evaluate", evaluateNode),
 
 		exact("GET", "/v1/deployments", listDeployments),
 		withID("GET", "/v1/deployment/", "", readDeployment),

@@ -23,6 +23,9 @@ const (
 	CmdAllocReports  Command = 8
 
 	CmdAutopilotConfig Command = 9
+	CmdNodeEligibility Command = 12
+	CmdNodePurge       Command = 14
+	CmdNodeEvaluate    Command = 16
 	CmdEvalDelete      Command = 22
 	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
@@ -41,6 +44,9 @@ var table = map[Command]command{
 	CmdAllocReports:  typed(applyAllocReports),
 
 	CmdAutopilotConfig: typed(applyAutopilotConfig),
+	CmdNodeEligibility: typed(applyNodeEligibility),
+	CmdNodePurge:       typed(applyNodePurge),
+	CmdNodeEvaluate:    typed(applyNodeEvaluate),
 	CmdEvalDelete:      typed(applyEvalDelete),
 	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),

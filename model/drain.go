@@ -20,6 +20,24 @@ type DrainSpec struct {
 	IgnoreSystemJobs bool
 }
 
+// DrainMetadata tells of a node's last drain, also after its end.
+type DrainMetadata struct {
+	StartedAt time.Time
+	UpdatedAt time.Time
+	Status    string
+	// AccessorID is of the token that asked for it.
+	AccessorID string
+	// Meta is what the operator said of it.
+	Meta map[string]string
+}
+
+// Statuses of a drain.
+const (
+	DrainDraining = "draining"
+	DrainComplete = "complete"
+	DrainCanceled = "canceled"
+)
+
 // DesiredTransition is what the server wants to happen to an allocation at the
 // next evaluation of its job. A nil flag says nothing.
 type DesiredTransition struct {

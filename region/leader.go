@@ -2,6 +2,7 @@ package region
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -107,7 +108,7 @@ func (l *leadership) begin(term *group.Group) {
 			Refusals: l.trackRefusals(),
 		})
 		beats := l.heartbeats
-		beats.Snapshot, beats.Down, beats.Clock, beats.Log = l.cell.Snapshot, l.nodeDown, l.clock, l.log.Named("heartbeat")
+		beats.Set = l.setNodes
 		monitor := heartbeat.New(beats)
 		l.monitor.Store(monitor)
 		l.loop(term, "broker", q.Run)
@@ -236,12 +237,28 @@ func (l *leadership) quarantine(ctx context.Context, node model.UUID, refusals i
 	return err
 }
 
-func (l *leadership) nodeDown(ctx context.Context, nodeID, why string, ifIndex uint64) error {
-	_, _, err := l.cell.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
-		NodeID: nodeID, Status: model.NodeStatusDown, Why: why, IfModifyIndex: ifIndex,
-		Derive: cell.NewDerive(l.clock.Now().UnixNano()),
-	})
-	return err
+// setNodes proposes all changes before it waits for any: when a rack is lost,
+// they share a few writes.
+func (l *leadership) setNodes(ctx context.Context, verdicts []heartbeat.Verdict) error {
+	var proposed []*cell.Proposed
+	var errs []error
+	for _, v := range verdicts {
+		p, err := l.cell.Propose(cell.CmdNodeStatus, nil, &cell.NodeStatus{
+			NodeID: v.Node.ID, Status: v.Status, Why: v.Why, IfModifyIndex: v.Node.ModifyIndex,
+			Derive: cell.NewDerive(l.clock.Now().UnixNano()),
+		})
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
+		proposed = append(proposed, p)
+	}
+	for _, p := range proposed {
+		if _, _, err := p.Wait(ctx); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // beat records a heartbeat; false when this server does not lead.

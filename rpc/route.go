@@ -89,7 +89,7 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 		if i == 0 && len(dec.Servers) > 1 && (!spec.Write || spec.Once) {
 			wait /= 2
 		}
-		if wait <= 0 {
+		if wait <= 0 && i > 0 {
 			break
 		}
 		start := time.Now()

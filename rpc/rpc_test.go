@@ -499,6 +499,28 @@ func TestAClientThatKnowsItsServersSilentAsksOthersAtOnce(t *testing.T) {
 	}
 }
 
+func TestACallToAnAddressIsServedThere(t *testing.T) {
+	one, other := newPeer(t, "us"), newPeer(t, "us")
+	if r, err := Call(t.Context(), one.At(other.addr), put, To{}, &ping{3}); err != nil || r.N != 3 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if len(other.entered) != 1 || len(one.entered) != 0 {
+		t.Errorf("served %d times there and %d times here", len(other.entered), len(one.entered))
+	}
+	if _, err := Call(t.Context(), one.At(deadAddr(t)), echo, To{}, &ping{}); model.KindOf(err) != model.KindUnreachable {
+		t.Errorf("nobody there: %v", err)
+	}
+}
+
+func TestACallWhoseTimeIsOverBeforeItIsSentFails(t *testing.T) {
+	c := NewClient(ClientConfig{Region: "us", Limits: Limits{Silence: 1}})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{deadAddr(t), deadAddr(t)})
+	if _, err := Call(t.Context(), c, echo, To{}, &ping{}); model.KindOf(err) != model.KindUnreachable {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestShutdownEndsWhatIsUnderWay(t *testing.T) {
 	us, eu := newPeer(t, "us"), newPeer(t, "eu")
 	us.router.to["eu"] = []string{eu.addr}

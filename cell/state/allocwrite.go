@@ -192,6 +192,35 @@ func (t *Txn) ReportAllocs(node model.UUID, updates []*model.AllocUpdate, now in
 	return ended, nil
 }
 
+// LoseStopped makes a node's allocations that were told to stop lost: their node
+// is not there to say that they have.
+func (t *Txn) LoseStopped(node model.UUID, now int64) error {
+	rows := t.rows()
+	n := rows.node(node)
+	if n == nil {
+		return nil
+	}
+	var touched []model.JobID
+	seen := make(map[model.JobID]bool)
+	for _, place := range n.places {
+		row := rows.rows.at(int(place))
+		if !row.ServerTerminal() || row.ClientTerminal() {
+			continue
+		}
+		if key := row.Shared.Job.Key(); !seen[key] {
+			seen[key] = true
+			touched = append(touched, key)
+		}
+		rows.update(row.ID, false, func(r *model.AllocRow) { r.Client, r.ModifyTime = model.ClientLost, now })
+	}
+	for _, key := range touched {
+		if err := t.refreshStatus(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func withExtra(x *model.AllocExtra, f func(*model.AllocExtra)) *model.AllocExtra {
 	var c model.AllocExtra
 	if x != nil {

@@ -27,6 +27,11 @@ func (s *Snapshot) Jobs(ws Watch, namespace, prefix string) iter.Seq[*model.Job]
 	return each[*model.Job](s.tx, ws, tableJobs, byID+"_prefix", namespace, prefix)
 }
 
+// JobsOfType yields the jobs of a type.
+func (s *Snapshot) JobsOfType(ws Watch, jobType string) iter.Seq[*model.Job] {
+	return each[*model.Job](s.tx, ws, tableJobs, byType, jobType)
+}
+
 // JobVersions returns a job's kept versions, newest first: the newest as the
 // job stands, the others as they were registered.
 func (s *Snapshot) JobVersions(ws Watch, key model.JobID) []*model.Job {

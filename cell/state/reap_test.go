@@ -294,7 +294,7 @@ func TestDeletedRowsAgainstAModel(t *testing.T) {
 						return tx.UpsertNode(&model.Node{ID: l.nodes[i].String(), Name: "again", Status: model.NodeStatusReady}, 0)
 					})
 				} else {
-					l.write(func(tx *Txn) error { return tx.deleteNode(n) })
+					l.write(func(tx *Txn) error { return tx.DeleteNode(n.ID) })
 				}
 			case "pull":
 				for _, n := range l.nodes {
@@ -375,7 +375,7 @@ func TestWhatChangedOrIsNeededIsNotReaped(t *testing.T) {
 		if _, err := tx.SetNodeStatus(down.ID, model.NodeStatusDown, "", 1); err != nil {
 			return err
 		}
-		if _, err := tx.UpsertJob(&model.Job{ID: "dead", Namespace: "default", Stop: true}); err != nil {
+		if _, err := tx.UpsertJob(&model.Job{ID: "dead", Namespace: "default", Type: model.JobTypeService, Stop: true}); err != nil {
 			return err
 		}
 		return tx.UpsertEvals([]*model.Evaluation{eval(done, model.EvalComplete), eval(open, model.EvalBlocked)})
@@ -476,7 +476,7 @@ func TestAClassWithoutNodesIsForgotten(t *testing.T) {
 	if got := fmt.Sprint(classes()); got != "[y3 x2]" {
 		t.Error(got)
 	}
-	write(t, s, 4, func(tx *Txn) error { return tx.deleteNode(s.Snapshot().Node(nil, b.ID)) })
+	write(t, s, 4, func(tx *Txn) error { return tx.DeleteNode(b.ID) })
 	if got := fmt.Sprint(classes()); got != "[y3]" {
 		t.Error(got)
 	}

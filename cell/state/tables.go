@@ -56,6 +56,8 @@ const (
 	// byStatus lets the broker read pending evaluations without the others.
 	byStatus = "status"
 	byClass  = "class"
+	// byType finds the jobs that run on every node when a node comes.
+	byType = "type"
 )
 
 // tables are all but that of allocations, in the order in which they stand in
@@ -63,7 +65,8 @@ const (
 var tables = []table{
 	tableOf[Cell](tableCell, recCell, singleton{}),
 	tableOf[indexRow](tableIndexes, recIndex, byText[*indexRow](func(r *indexRow) string { return r.Table })),
-	tableOf[model.Job](tableJobs, recJob, fields("Namespace", "ID")),
+	tableOf[model.Job](tableJobs, recJob, fields("Namespace", "ID"),
+		&memdb.IndexSchema{Name: byType, Indexer: fields("Type")}),
 	tableOf[model.Job](tableVersions, recJobVersion, fields("Namespace", "ID", "Version")),
 	tableOf[model.Node](tableNodes, recNode, fields("ID"),
 		&memdb.IndexSchema{Name: byClass, Indexer: byText[*model.Node](func(n *model.Node) string { return n.ComputedClass })}),

@@ -1,0 +1,91 @@
+package scheduler
+
+import "atoll/model"
+
+// Unneeded returns those of a job's allocations that have ended and that no
+// later reconciliation of the job would decide otherwise without: they may be
+// forgotten. It errs on the side of keeping. What reconciliation looks at of
+// ended allocations must be kept here; a test holds the two against each other.
+func Unneeded(st State, key model.JobID) []*model.AllocRow {
+	u := &unneeded{st: st, job: st.Job(key), kept: make(map[model.UUID]bool), newest: make(map[string]*model.AllocRow)}
+	if d := st.LatestDeployment(key); d != nil && d.Active() {
+		u.deployment = d.ID
+	}
+	var ended []*model.AllocRow
+	for row := range st.AllocsOfJob(key) {
+		if !row.Ended(st.Node(row.NodeID) == nil) || u.needs(row) {
+			u.keep(row)
+		} else {
+			ended = append(ended, row)
+		}
+	}
+	for _, row := range u.newest {
+		u.keep(row)
+	}
+	out := ended[:0]
+	for _, row := range ended {
+		if !u.kept[row.ID] {
+			out = append(out, row)
+		}
+	}
+	return out
+}
+
+type unneeded struct {
+	st  State
+	job *model.Job
+	// deployment is the id of the job's deployment that goes on, "" for none.
+	deployment string
+	// kept are rows that stay, newest the newest row of the job's version in
+	// each group.
+	kept   map[model.UUID]bool
+	newest map[string]*model.AllocRow
+}
+
+// keep keeps a row and all that took over from it: whether a row was replaced
+// is read off the last of these.
+func (u *unneeded) keep(row *model.AllocRow) {
+	for row != nil && !u.kept[row.ID] {
+		u.kept[row.ID] = true
+		if !row.HasNext() {
+			return
+		}
+		row = u.st.Alloc(row.Extra.Next)
+	}
+}
+
+// needs reports whether reconciliation looks at an ended row.
+func (u *unneeded) needs(row *model.AllocRow) bool {
+	group := row.Shared.Group
+	if u.job.Stopped() || row.Job().CreateIndex != u.job.CreateIndex || u.job.Group(group) == nil {
+		return false
+	}
+	current := row.Job().Version == u.job.Version
+	if current {
+		// That the version was placed once: it is not deployed again.
+		u.newest[group] = row
+	}
+	switch {
+	case u.deployment != "" && row.Shared.DeploymentID.String() == u.deployment:
+		return true
+	case row.ServerTerminal():
+		// Batch work that a drain ended for good.
+		return u.job.Type == model.JobTypeBatch && current && row.Transition().ShouldNotPlace()
+	case everywhere(u.job):
+		// Done on its node, if the node is still there.
+		return u.job.Type == model.JobTypeSysBatch && current && row.Client != model.ClientLost && !row.HasNext() && u.st.Node(row.NodeID) != nil
+	case row.Client == model.ClientComplete:
+		return u.job.Type == model.JobTypeBatch && current
+	case row.Client == model.ClientFailed:
+		// Its policy may place it again, or no more. What took over from it
+		// and was sent away gives it another turn.
+		last := row
+		for last.HasNext() {
+			if last = u.st.Alloc(last.Extra.Next); last == nil {
+				return false
+			}
+		}
+		return last == row || last.ServerTerminal()
+	}
+	return false
+}
