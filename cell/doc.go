@@ -8,6 +8,10 @@
 // to the same state. A command from a newer version is refused: the server
 // stops applying rather than diverge.
 //
+// Raft knows its peers by address alone; stream.go makes each connection name the
+// server that it is for, so that one which lost its data does not answer for what
+// it was.
+//
 // Cell's methods are safe for concurrent use. It knows no RPC: it is given a
 // stream layer. It knows no region but its own, and makes no decisions about
 // membership but those it is asked for.

@@ -259,9 +259,12 @@ func (g *Gossip) RetryJoin(ctx context.Context, addrs []string, every time.Durat
 			switch {
 			case ctx.Err() != nil:
 				return nil
-			case joined > 0:
+			case joined > 0 && !ever:
 				g.cfg.Log.Info("joined", "servers", joined)
 				ever = true
+			case joined > 0:
+				// A name with an address that nobody has is joined anew each time.
+				g.cfg.Log.Debug("joined again", "servers", joined)
 			case !ever && tries > 0 && n+1 >= tries:
 				return fmt.Errorf("gave up after %d tries (retry_max): %w", n+1, err)
 			case n%10 == 0:
