@@ -24,6 +24,14 @@ const (
 
 	CmdAutopilotConfig Command = 9
 	CmdEvalMove        Command = 24
+
+	CmdDeploymentStatus  Command = 26
+	CmdDeploymentPromote Command = 27
+	CmdAllocHealth       Command = 28
+	CmdJobStability      Command = 29
+	CmdJobVersionTag     Command = 30
+	CmdJobRevert         Command = 31
+	CmdAllocReschedule   Command = 32
 )
 
 // table leads from each command to what applies it.
@@ -39,6 +47,14 @@ var table = map[Command]command{
 
 	CmdAutopilotConfig: typed(applyAutopilotConfig),
 	CmdEvalMove:        typed(applyEvalMove),
+
+	CmdDeploymentStatus:  typed(applyDeploymentStatus),
+	CmdDeploymentPromote: typed(applyDeploymentPromote),
+	CmdAllocHealth:       typed(applyAllocHealth),
+	CmdJobStability:      typed(applyJobStability),
+	CmdJobVersionTag:     typed(applyJobVersionTag),
+	CmdJobRevert:         typed(applyJobRevert),
+	CmdAllocReschedule:   typed(applyAllocReschedule),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

@@ -29,9 +29,11 @@ func (v view) Alloc(id model.UUID) *model.AllocRow { return v.Snapshot.Alloc(nil
 func (v view) EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation] {
 	return v.Snapshot.EvalsOfJob(nil, key)
 }
-func (v view) LatestDeployment(model.JobID) *model.Deployment { return nil }
-func (v view) Nodes() iter.Seq[*model.Node]                   { return v.Snapshot.Nodes(nil, "") }
-func (v view) Node(id model.UUID) *model.Node                 { return v.Snapshot.Node(nil, id.String()) }
+func (v view) LatestDeployment(key model.JobID) *model.Deployment {
+	return v.Snapshot.LatestDeployment(nil, key)
+}
+func (v view) Nodes() iter.Seq[*model.Node]   { return v.Snapshot.Nodes(nil, "") }
+func (v view) Node(id model.UUID) *model.Node { return v.Snapshot.Node(nil, id.String()) }
 
 // slowLog applies plans to a store in order, one whenever it is let.
 type slowLog struct {
@@ -138,7 +140,7 @@ func (l *slowLog) planner() *Planner {
 // plan places one allocation of 100 MHz on each of the nodes, and one host port.
 func plan(port int, nodes ...model.UUID) *model.Plan {
 	r := &model.AllocatedResources{Tasks: map[string]*model.AllocatedTaskResources{"t": {Cpu: model.AllocatedCpuResources{CpuShares: 100}}}}
-	p := &model.Plan{EvalID: model.NewUUID(nil), JobKey: model.JobID{Namespace: "default", ID: "j"}, Groups: []model.PlanGroup{{Name: "g", Resources: r}}}
+	p := &model.Plan{EvalID: model.NewUUID(nil), JobKey: model.JobID{Namespace: "default", ID: "j"}, JobModifyIndex: 1, Groups: []model.PlanGroup{{Name: "g", Resources: r}}}
 	for _, id := range nodes {
 		pl := model.Placement{ID: model.NewUUID(nil), NodeID: id}
 		if port > 0 {
