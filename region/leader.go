@@ -19,6 +19,7 @@ import (
 	"atoll/model"
 	"atoll/region/autopilot"
 	"atoll/region/broker"
+	"atoll/region/deploy"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
 	"atoll/region/unblock"
@@ -116,6 +117,12 @@ func (l *leadership) begin(term *group.Group) {
 		l.loop(term, "heartbeat", monitor.Run)
 		l.loop(term, "unblock", func(ctx context.Context) error {
 			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Wake: l.wakeEvals, Log: l.log.Named("unblock")})
+		})
+		l.loop(term, "deploy", func(ctx context.Context) error {
+			return deploy.Run(ctx, deploy.Config{Snapshot: l.cell.Snapshot, Clock: l.clock, Log: l.log.Named("deploy"), Apply: func(ctx context.Context, cmd cell.Command, body any) error {
+				_, _, err := l.cell.Apply(ctx, cmd, body)
+				return err
+			}})
 		})
 		pilots := l.pilots
 		pilots.Raft = members
