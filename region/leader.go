@@ -172,7 +172,7 @@ func (l *leadership) loop(term *group.Group, name string, f func(context.Context
 func (l *leadership) identify(ctx context.Context) error {
 	if l.cell.Snapshot().Cell(nil) == nil {
 		if _, _, err := l.cell.Apply(ctx, cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{
-			ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(),
+			ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(), Incarnation: model.NewUUID(nil).String(),
 		}}); err != nil {
 			return err
 		}

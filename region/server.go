@@ -220,6 +220,10 @@ func (s *Server) bind() {
 		hasSession: func(id string) bool { return s.sessions.Session(id) != nil },
 	}).bind(s.rpc)
 	(&federal{region: s.cfg.Region, self: s.cfg.Name, selfAddr: s.cfg.AdvertiseRPC, gossip: s.gossip, dir: s.dir, calls: s.rpc, status: s.status}).bind(s.rpc)
+	(&snapshots{
+		reader: read, cell: s.cell, region: s.cfg.Region, clock: s.cfg.Clock, leads: s.cell.Leads,
+		stage: stage{dir: filepath.Join(s.cfg.DataDir, "server")},
+	}).bind(s.rpc)
 	(&operator{reader: read, writer: write, cell: s.cell, peers: s.members.peers, pilot: s.lead.pilot.Load}).bind(s.rpc)
 }
 

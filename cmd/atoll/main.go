@@ -69,6 +69,7 @@ func newRoot() *cobra.Command {
 		group("region", "Look at regions", regionListCommand(), regionAcceptCommand()),
 		group("operator", "Tend a region's servers",
 			group("raft", "Look at and change the members of a region's cell", raftListPeersCommand(), raftRemovePeerCommand(), raftTransferCommand()),
+			group("snapshot", "Save, look at and restore the state of a region", snapshotSaveCommand(), snapshotInspectCommand(), snapshotRestoreCommand()),
 			group("autopilot", "How a cell's leader tends its servers", autopilotGetCommand(), autopilotSetCommand(), autopilotHealthCommand())),
 	)
 	// Nomad's short forms.
