@@ -47,6 +47,12 @@ func (r *request) common() error {
 		Namespace: r.query.Get("namespace"), Prefix: r.query.Get("prefix"), Filter: r.query.Get("filter"), NextToken: r.query.Get("next_token"),
 		Reverse: r.query.Get("reverse") == "true",
 	}
+	if r.query.Has("consistent") {
+		r.read.Consistent = true
+		if r.to.AllowStale {
+			return model.Invalidf("consistent", "a read cannot be both consistent and stale; give one of them")
+		}
+	}
 	if s := r.query.Get("index"); s != "" {
 		index, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {

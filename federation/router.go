@@ -13,7 +13,8 @@ import (
 
 // Cell is what routing must know of our own region's Raft.
 type Cell interface {
-	IsLeader() bool
+	// Leads reports whether this server may answer for the region.
+	Leads() bool
 	// Leader is the leader's RPC address, "" when none is known.
 	Leader() string
 }
@@ -113,7 +114,7 @@ func (r *Router) toLeader(ctx context.Context, env *rpc.Envelope) (rpc.Decision,
 	own := r.Region()
 	deadline := time.Now().Add(leaderWait)
 	for {
-		if r.cell.IsLeader() {
+		if r.cell.Leads() {
 			return rpc.Decision{Local: true, Region: own}, nil
 		}
 		// A call that a server of this region passed on is not passed on

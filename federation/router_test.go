@@ -28,7 +28,7 @@ func (c *fakeCell) set(leads bool, leader string) {
 	c.leads, c.leader = leads, leader
 }
 
-func (c *fakeCell) IsLeader() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.leads }
+func (c *fakeCell) Leads() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.leads }
 
 func (c *fakeCell) Leader() string { c.mu.Lock(); defer c.mu.Unlock(); return c.leader }
 

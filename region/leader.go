@@ -86,7 +86,7 @@ func (l *leadership) begin(term *group.Group) {
 	term.Go("term", func(ctx context.Context) error {
 		settle := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
 		if err := settle.Retry(ctx, nil, func(ctx context.Context) error {
-			if err := l.cell.Barrier(5 * time.Second); err != nil {
+			if err := l.cell.Establish(5 * time.Second); err != nil {
 				return err
 			}
 			return l.identify(ctx)

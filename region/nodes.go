@@ -3,6 +3,7 @@ package region
 import (
 	"context"
 	"crypto/subtle"
+	"reflect"
 	"sync"
 	"time"
 
@@ -55,15 +56,31 @@ func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRe
 	n := model.Clone(req.Node)
 	n.SecretID, n.Status, n.StatusDescription = req.SecretID, model.NodeStatusReady, ""
 	n.ComputedClass = scheduler.ComputedClass(n)
-	index, _, err := s.Apply(ctx, cell.CmdNodeRegister, &cell.NodeRegister{Node: n, Derive: cell.NewDerive(s.clock.Now().UnixNano())})
-	if err != nil {
-		return nil, err
+	index := uint64(0)
+	if old := s.snapshot().Node(nil, n.ID); old != nil && same(n, old) {
+		// Nodes that come again, all at once after an outage, cost no write.
+		index = old.ModifyIndex
+	} else {
+		var err error
+		if index, _, err = s.Apply(ctx, cell.CmdNodeRegister, &cell.NodeRegister{Node: n, Derive: cell.NewDerive(s.clock.Now().UnixNano())}); err != nil {
+			return nil, err
+		}
 	}
 	out, err := s.heard(n.ID)
 	if err == nil {
 		out.Index = index
 	}
 	return out, err
+}
+
+// same reports whether registering n would change nothing of the stored node.
+func same(n, old *model.Node) bool {
+	next := *n
+	// What is not the node's own.
+	next.CreateIndex, next.ModifyIndex, next.SchedulingEligibility = old.CreateIndex, old.ModifyIndex, old.SchedulingEligibility
+	next.StatusUpdatedAt, next.Events = old.StatusUpdatedAt, old.Events
+	next.DrainStrategy, next.LastDrain = old.DrainStrategy, old.LastDrain
+	return reflect.DeepEqual(&next, old)
 }
 
 func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeHeartbeatRequest) (*method.NodeHeartbeatResponse, error) {

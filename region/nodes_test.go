@@ -32,12 +32,13 @@ func (s *testServer) kill() {
 // startCell starts a region of three servers and waits for its leader.
 func startCell(t testing.TB, change func(*Config)) []*testServer {
 	t.Helper()
-	s1 := startServerWith(t, change, "s1", "us", t.TempDir(), 3)
-	all := []*testServer{
-		s1,
-		startServerWith(t, change, "s2", "us", t.TempDir(), 3, s1.cfg.AdvertiseSerf),
-		startServerWith(t, change, "s3", "us", t.TempDir(), 3, s1.cfg.AdvertiseSerf),
+	start := func(name string, join ...string) *testServer {
+		cfg := Config{Name: name, Region: "us", DataDir: t.TempDir(), Expect: 3, Join: join}
+		change(&cfg)
+		return startAt(t, freeAddr(t), freeAddr(t), cfg)
 	}
+	s1 := start("s1")
+	all := []*testServer{s1, start("s2", s1.cfg.AdvertiseSerf), start("s3", s1.cfg.AdvertiseSerf)}
 	leaderOf(t, all)
 	return all
 }

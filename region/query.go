@@ -25,12 +25,19 @@ type reader struct {
 	// contact and leader describe how far the local state can be trusted.
 	contact func() time.Duration
 	leader  func() string
+	// verify asks the cell whether this server leads still.
+	verify func(ctx context.Context) error
 }
 
 // read runs f on snapshots until the index that it returns is higher than the
 // query's, or the query's wait is over, and fills meta in. A query that does not
 // wait runs f once. f must add to ws whatever its result depends on.
 func (r *reader) read(ctx context.Context, q *method.Query, meta *method.Meta, f func(ws state.Watch, snap *state.Snapshot) (uint64, error)) error {
+	if q.Consistent {
+		if err := r.verify(ctx); err != nil {
+			return err
+		}
+	}
 	if q.MinIndex > 0 {
 		wait := q.MaxWait
 		if wait <= 0 || wait > maxWait {
