@@ -56,20 +56,17 @@ func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRe
 	n := model.Clone(req.Node)
 	n.SecretID, n.Status, n.StatusDescription = req.SecretID, model.NodeStatusReady, ""
 	n.ComputedClass = scheduler.ComputedClass(n)
+	index := uint64(0)
 	if old := s.snapshot().Node(nil, n.ID); old != nil && same(n, old) {
 		// Nodes that come again, all at once after an outage, cost no write.
-		return s.heardAt(n.ID, old.ModifyIndex)
+		index = old.ModifyIndex
+	} else {
+		var err error
+		if index, _, err = s.Apply(ctx, cell.CmdNodeRegister, &cell.NodeRegister{Node: n, Derive: cell.NewDerive(s.clock.Now().UnixNano())}); err != nil {
+			return nil, err
+		}
 	}
-	index, _, err := s.Apply(ctx, cell.CmdNodeRegister, &cell.NodeRegister{Node: n, Derive: cell.NewDerive(s.clock.Now().UnixNano())})
-	if err != nil {
-		return nil, err
-	}
-	return s.heardAt(n.ID, index)
-}
-
-// heardAt is heard, with the index of the node as it is stored.
-func (s *nodes) heardAt(nodeID string, index uint64) (*method.NodeHeartbeatResponse, error) {
-	out, err := s.heard(nodeID)
+	out, err := s.heard(n.ID)
 	if err == nil {
 		out.Index = index
 	}
@@ -81,7 +78,8 @@ func same(n, old *model.Node) bool {
 	next := *n
 	// What is not the node's own.
 	next.CreateIndex, next.ModifyIndex, next.SchedulingEligibility = old.CreateIndex, old.ModifyIndex, old.SchedulingEligibility
-	next.StatusUpdatedAt, next.Events, next.DrainStrategy = old.StatusUpdatedAt, old.Events, old.DrainStrategy
+	next.StatusUpdatedAt, next.Events = old.StatusUpdatedAt, old.Events
+	next.DrainStrategy, next.LastDrain = old.DrainStrategy, old.LastDrain
 	return reflect.DeepEqual(&next, old)
 }
 
