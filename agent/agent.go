@@ -50,7 +50,7 @@ type Agent struct {
 	cleanup []func() error
 }
 
-// New makes an agent of a validated configuration.
+// New makes an agent of a configuration, or says what is wrong with it.
 func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Agent, err error) {
 	a := &Agent{cfg: cfg, log: newLog(cfg, opts.Log)}
 	defer func() {
@@ -58,17 +58,18 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Agent, err e
 			err = errors.Join(err, a.undo())
 		}
 	}()
+	// What is wrong with the configuration is said before anything is made.
+	addrs, err := resolve(cfg)
 	for _, w := range cfg.Warnings {
 		a.log.Warn(w)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := a.dataDir(); err != nil {
 		return nil, err
 	}
 	if a.telemetry, err = newTelemetry(cfg); err != nil {
-		return nil, err
-	}
-	addrs, err := resolve(cfg)
-	if err != nil {
 		return nil, err
 	}
 	if a.listener, err = a.listen("ports.http", addrs.bindHTTP); err != nil {
@@ -173,10 +174,11 @@ func (a *Agent) newServer(addrs *addresses, l net.Listener) (err error) {
 		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, DataDir: cfg.DataDir,
 		RPC: l, AdvertiseRPC: addrs.rpc, BindSerf: addrs.bindSerf, AdvertiseSerf: addrs.serf,
 		Expect: cfg.Server.BootstrapExpect, Join: cfg.Server.Join.RetryJoin, JoinInterval: cfg.Server.Join.RetryInterval,
+		JoinTries: cfg.Server.Join.RetryMax, Autopilot: cfg.Autopilot,
 		Workers:           cfg.Server.NumSchedulers,
 		Heartbeats:        heartbeat.Config{MinTTL: cfg.Server.MinHeartbeatTTL, Grace: cfg.Server.HeartbeatGrace, MaxRate: cfg.Server.MaxHeartbeats},
 		SnapshotThreshold: uint64(cfg.Server.RaftSnapshotThreshold),
-		CheckTask:         checkTask, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
+		CheckTask:         CheckTask, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
 	})
 	return err
 }

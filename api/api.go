@@ -17,7 +17,6 @@ import (
 
 // Server is what the surface asks of the agent's server.
 type Server interface {
-	Join(addrs []string) (int, error)
 	Ready() bool
 	IsLeader() bool
 	Stats() map[string]string
@@ -27,7 +26,10 @@ type Server interface {
 type Node interface {
 	NodeID() string
 	Servers() []string
-	Regions() map[string][]string
+	// Lost reports whether none of its servers answers; Regions are then
+	// what it last heard from them.
+	Lost() bool
+	Regions() []model.RegionStatus
 }
 
 // Config wires the surface.

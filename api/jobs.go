@@ -65,7 +65,6 @@ func register(r *request, in *registration) (any, error) {
 	if to.Region == "" && in.Job.Region != model.GlobalRegion {
 		to.Region = in.Job.Region
 	}
-	to.RequestID = r.query.Get("idempotency_token")
 	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, method.JobRegister, to, &method.JobRegisterRequest{
 		Job: in.Job, EnforceIndex: in.EnforceIndex, JobModifyIndex: in.JobModifyIndex, EvalPriority: in.EvalPriority,
 	})

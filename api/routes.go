@@ -41,6 +41,8 @@ func (a *API) table() []route {
 		withID("GET", "/v1/evaluation/", "", readEval),
 
 		exact("GET", "/v1/nodes", listNodes),
+		exact("GET", "/v1/node/pools", unsupportedPart),
+		withID("GET", "/v1/node/pool/", "", unsupportedPart),
 		withID("GET", "/v1/node/", "/allocations", nodeAllocations),
 		withID("GET", "/v1/node/", "", readNode),
 		withID("PUT", "/v1/node/", "/drain", unsupportedPart),
@@ -55,12 +57,21 @@ func (a *API) table() []route {
 		exact("GET", "/v1/status/peers", statusPeers),
 		exact("GET", "/v1/regions", listRegions),
 		exact("GET", "/v1/federation/regions", regionStatuses),
+		withID("PUT", "/v1/federation/region/", "/accept", acceptRegion),
+
+		exact("GET", "/v1/operator/raft/configuration", raftConfiguration),
+		exact("DELETE", "/v1/operator/raft/peer", raftRemovePeer),
+		exact("PUT", "/v1/operator/raft/transfer-leadership", raftTransferLeadership),
+		exact("GET", "/v1/operator/autopilot/configuration", autopilotConfiguration),
+		exact("PUT", "/v1/operator/autopilot/configuration", setAutopilotConfiguration),
+		exact("GET", "/v1/operator/autopilot/health", autopilotHealth),
 
 		exact("GET", "/v1/agent/self", agentSelf),
 		exact("GET", "/v1/agent/members", agentMembers),
 		exact("GET", "/v1/agent/health", agentHealth),
 		exact("GET", "/v1/agent/servers", agentServers),
 		exact("PUT", "/v1/agent/join", agentJoin),
+		exact("PUT", "/v1/agent/force-leave", agentForceLeave),
 		exact("GET", "/v1/metrics", showMetrics),
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -61,10 +63,15 @@ type Cell struct {
 	store     *state.Store
 	logs      *raftboltdb.BoltStore
 	transport *raft.NetworkTransport
+	stream    *streamLayer
 	advertise raft.ServerAddress
 	id        raft.ServerID
-	leader    chan bool
 	done      chan struct{}
+	// established is the term for which Establish has waited.
+	established atomic.Uint64
+	// stopWatch ends the watch over the leader, which watching waits for.
+	stopWatch context.CancelFunc
+	watching  sync.WaitGroup
 }
 
 // Open starts the member on what its data directory holds. A fresh one waits
@@ -99,18 +106,20 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if err != nil {
 		return nil, errors.Join(err, logs.Close())
 	}
-	stream := &streamLayer{StreamLayer: cfg.Stream, open: make(map[net.Conn]struct{})}
+	stream := &streamLayer{StreamLayer: cfg.Stream, open: make(map[net.Conn]struct{}), ended: make(chan struct{}, 1)}
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, MaxPool: 3, Timeout: transportTimeout, Logger: log,
 	})
 	c := &Cell{
-		store: store, logs: logs, transport: transport, leader: make(chan bool, 1), done: make(chan struct{}),
+		store: store, logs: logs, transport: transport, stream: stream, done: make(chan struct{}),
 		advertise: raft.ServerAddress(cfg.Advertise), id: raft.ServerID(cfg.ServerID),
 	}
 	rc := raft.DefaultConfig()
 	rc.LocalID = c.id
 	rc.Logger = log
-	rc.NotifyCh = c.leader
+	// A server that an operator took out of the cell goes on as a follower, and
+	// can be admitted again.
+	rc.ShutdownOnRemove = false
 	rc.HeartbeatTimeout, rc.ElectionTimeout = electionTimeout, electionTimeout
 	if cfg.Alone {
 		rc.HeartbeatTimeout, rc.ElectionTimeout = aloneElectionTimeout, aloneElectionTimeout
@@ -127,6 +136,9 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if c.raft, err = raft.NewRaft(rc, &fsm{store}, cache, logs, snaps, transport); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start raft: %w", err), transport.Close(), logs.Close())
 	}
+	var ctx context.Context
+	ctx, c.stopWatch = context.WithCancel(context.Background())
+	c.watching.Go(func() { c.watchLeader(ctx) })
 	return c, nil
 }
 
@@ -139,6 +151,8 @@ func (c *Cell) Close() error {
 		return nil
 	default:
 	}
+	c.stopWatch()
+	c.watching.Wait()
 	err := c.raft.Shutdown().Error()
 	close(c.done)
 	return errors.Join(err, c.transport.Close(), c.logs.Close())
@@ -171,8 +185,9 @@ func (c *Cell) Bootstrap(servers []Server) error {
 }
 
 // Leadership delivers true and false as this server becomes and ceases to be
-// the leader. It has one reader, which must keep reading: Raft waits for it.
-func (c *Cell) Leadership() <-chan bool { return c.leader }
+// the leader. It has one reader. A reader that is late gets the newest alone, so
+// that Raft never waits for it: a true that follows a true is a new term.
+func (c *Cell) Leadership() <-chan bool { return c.raft.LeaderCh() }
 
 // IsLeader reports whether this server is the leader, as far as it knows.
 func (c *Cell) IsLeader() bool { return c.raft.State() == raft.Leader }
@@ -208,35 +223,42 @@ func (c *Cell) Servers() ([]Server, error) {
 	return out, nil
 }
 
-// AddServer makes a server a voting member, or changes its address. Only the
-// leader can.
-func (c *Cell) AddServer(s Server) error {
-	if err := c.raft.AddVoter(raft.ServerID(s.ID), raft.ServerAddress(s.Addr), 0, transportTimeout).Error(); err != nil {
-		return fmt.Errorf("cannot add server %s at %s: %w", s.ID, s.Addr, err)
-	}
-	return nil
-}
-
-// RemoveServer takes a member out of the cell. Only the leader can.
-func (c *Cell) RemoveServer(id string) error {
-	if err := c.raft.RemoveServer(raft.ServerID(id), 0, transportTimeout).Error(); err != nil {
-		return fmt.Errorf("cannot remove server %s: %w", id, err)
-	}
-	return nil
-}
-
-// HandOver gives leadership to another member, if this server has it and there
-// is one.
-func (c *Cell) HandOver() error {
-	servers, err := c.Servers()
-	if err != nil || !c.IsLeader() || len(servers) < 2 {
-		return err
-	}
-	return c.raft.LeadershipTransfer().Error()
-}
-
 // Barrier returns once everything committed before it is in the local state.
 func (c *Cell) Barrier(timeout time.Duration) error { return c.raft.Barrier(timeout).Error() }
+
+// Establish waits until everything committed before this server's term is in
+// the local state. From then on the server Leads.
+func (c *Cell) Establish(timeout time.Duration) error {
+	term := c.raft.CurrentTerm()
+	if err := c.Barrier(timeout); err != nil {
+		return err
+	}
+	c.established.Store(term)
+	return nil
+}
+
+// Leads reports whether this server is the leader, as far as it knows, with
+// nothing of earlier terms missing from its state: only then may it answer for
+// its region.
+func (c *Cell) Leads() bool {
+	return c.IsLeader() && c.established.Load() == c.raft.CurrentTerm()
+}
+
+// Verify asks a majority of the cell whether this server leads still. A read of
+// the local state after it sees every write that was acknowledged before it.
+func (c *Cell) Verify(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- c.raft.VerifyLeader().Error() }()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-done:
+		if err != nil {
+			return model.Errorf(model.KindNoLeader, "cannot answer for the region: this server ceased to lead it")
+		}
+		return nil
+	}
+}
 
 // Snapshot returns the newest local state.
 func (c *Cell) Snapshot() *state.Snapshot { return c.store.Snapshot() }

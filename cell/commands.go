@@ -22,9 +22,11 @@ const (
 	CmdNodeStatus    Command = 7
 	CmdAllocReports  Command = 8
 
+	CmdAutopilotConfig Command = 9
 	CmdNodeEligibility Command = 12
 	CmdNodePurge       Command = 14
 	CmdNodeEvaluate    Command = 16
+	CmdEvalMove        Command = 24
 )
 
 // table leads from each command to what applies it.
@@ -38,9 +40,11 @@ var table = map[Command]command{
 	CmdNodeStatus:    typed(applyNodeStatus),
 	CmdAllocReports:  typed(applyAllocReports),
 
+	CmdAutopilotConfig: typed(applyAutopilotConfig),
 	CmdNodeEligibility: typed(applyNodeEligibility),
 	CmdNodePurge:       typed(applyNodePurge),
 	CmdNodeEvaluate:    typed(applyNodeEvaluate),
+	CmdEvalMove:        typed(applyEvalMove),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

@@ -17,6 +17,8 @@ type streamLayer struct {
 	mu     sync.Mutex // guards open and closed
 	open   map[net.Conn]struct{}
 	closed bool
+	// ended is signalled when an accepted connection has ended.
+	ended chan struct{}
 }
 
 func (s *streamLayer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
@@ -57,5 +59,9 @@ func (c *acceptedConn) Close() error {
 	c.layer.mu.Lock()
 	delete(c.layer.open, c.Conn)
 	c.layer.mu.Unlock()
+	select {
+	case c.layer.ended <- struct{}{}:
+	default:
+	}
 	return c.Conn.Close()
 }

@@ -44,8 +44,17 @@ func (d Derive) eval(j *model.Job, key model.JobID, trigger, nodeID string, node
 	return e
 }
 
-func applyPlan(tx *state.Txn, _ *state.Snapshot, _ uint64, c *state.PlanCommand) (*None, error) {
-	return &None{}, tx.ApplyPlan(c)
+// applyPlan leaves an evaluation for placements on a node that went down between
+// the check of the plan and now: when the node did, they were not yet there.
+func applyPlan(tx *state.Txn, snap *state.Snapshot, index uint64, c *state.PlanCommand) (*None, error) {
+	down, err := tx.ApplyPlan(c)
+	if err != nil || len(down) == 0 {
+		return &None{}, err
+	}
+	key := c.Plan.JobKey
+	d := Derive{Seed: c.Plan.EvalID, Time: c.Time}
+	e := d.eval(snap.Job(nil, key), key, model.TriggerNodeUpdate, down[0].String(), index)
+	return &None{}, tx.UpsertEvals([]*model.Evaluation{e})
 }
 
 func applyEvals(tx *state.Txn, _ *state.Snapshot, _ uint64, c *Evals) (*None, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -157,11 +158,23 @@ func (c *Client) NodeID() string { return c.describe().ID }
 // first.
 func (c *Client) Servers() []string { return c.rpc.Servers() }
 
+// Lost reports whether none of the servers of the node's region answers.
+func (c *Client) Lost() bool { return c.rpc.Lost() }
+
 // Regions are all regions that the node has heard of, with their servers.
-func (c *Client) Regions() map[string][]string {
+func (c *Client) Regions() []model.RegionStatus {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return model.Clone(c.dir.Regions)
+	known := model.Clone(c.dir.Regions)
+	c.mu.Unlock()
+	var out []model.RegionStatus
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		st := model.RegionStatus{Name: name, Servers: known[name], Healthy: name != c.cfg.Region || !c.Lost(), LastContact: -1}
+		if at := c.rpc.LastContact(name); !at.IsZero() {
+			st.LastContact = time.Since(at)
+		}
+		out = append(out, st)
+	}
+	return out
 }
 
 func (c *Client) serversOf(region string) []string {

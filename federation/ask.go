@@ -83,7 +83,7 @@ func FormatHeader(answers []model.RegionAnswer) string {
 	for _, a := range answers {
 		s := url.QueryEscape(a.Region) + "=" + string(a.Freshness)
 		if a.Freshness != model.Live && a.Age >= 0 {
-			s += fmt.Sprintf(";age=%.1fs", a.Age.Seconds())
+			s += fmt.Sprintf(";age=%.1fs", a.Age.Truncate(100*time.Millisecond).Seconds())
 		}
 		if a.Freshness != model.Unreachable {
 			s += fmt.Sprintf(";index=%d", a.Index)
@@ -113,7 +113,9 @@ func ParseHeader(header string) ([]model.RegionAnswer, error) {
 		for _, f := range fields[1:] {
 			switch key, value, _ := strings.Cut(f, "="); key {
 			case "age":
-				a.Age, err = time.ParseDuration(value)
+				if a.Age, err = time.ParseDuration(value); err == nil && a.Age < 0 {
+					err = errors.New("an age is not negative")
+				}
 			case "index":
 				a.Index, err = strconv.ParseUint(value, 10, 64)
 			}

@@ -19,41 +19,91 @@ const (
 	maxMetaBytes = 64 << 10
 )
 
+// Bounds of what is said about a job: how many faults are told, and how much of
+// each, since they quote what was submitted.
+const (
+	maxFaults   = 10
+	maxFaultLen = 600
+)
+
 // faults collects what is wrong with a job.
-type faults struct {
-	list        []*Error
-	unsupported int
-}
+type faults struct{ list []*Error }
 
 func (f *faults) add(field, format string, args ...any) {
 	f.list = append(f.list, &Error{Kind: KindInvalid, Field: field, Message: field + ": " + fmt.Sprintf(format, args...)})
 }
 
 func (f *faults) without(field, what string) {
-	f.unsupported++
 	f.list = append(f.list, &Error{Kind: KindUnsupported, Field: field, Message: field + ": " + what + " is not supported by this version of Atoll; remove it"})
 }
 
-func (f *faults) err(id string) error {
-	if len(f.list) == 0 {
+// JoinFaults makes one error of several: of kind Invalid, or Unsupported when all
+// are; nil when there are none. The field is the first's.
+func JoinFaults(prefix string, faults []*Error) error {
+	if len(faults) == 0 {
 		return nil
 	}
-	e := &Error{Kind: KindInvalid, Field: f.list[0].Field}
-	if f.unsupported == len(f.list) {
-		e.Kind = KindUnsupported
-	}
+	e := &Error{Kind: KindUnsupported, Field: clip(faults[0].Field)}
 	var lines []string
-	for _, p := range f.list {
-		lines = append(lines, p.Message)
+	for _, f := range faults {
+		if f.Kind != KindUnsupported {
+			e.Kind = KindInvalid
+		}
+		lines = append(lines, clip(f.Message))
 	}
-	e.Message = fmt.Sprintf("cannot accept job %q: %s", id, strings.Join(lines, "; "))
+	if n := len(lines) - maxFaults; n > 0 {
+		lines = append(lines[:maxFaults], fmt.Sprintf("and %d more", n))
+	}
+	e.Message = prefix + strings.Join(lines, "; ")
 	return e
 }
 
-// Validate says what is wrong with a canonical job: every fault with its field,
-// its value and the remedy, in one error of kind Invalid, or Unsupported when
-// that is all that is wrong. Warnings are sentences about what has no effect.
+func clip(s string) string {
+	if len(s) <= maxFaultLen {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxFaultLen], "") + "…"
+}
+
+// refuse words what is wrong with a job.
+func (j *Job) refuse(faults []*Error) error {
+	return JoinFaults(fmt.Sprintf("cannot accept job %.*q: ", maxIDLen, j.ID), faults)
+}
+
+// CheckTasks asks check of each task, and words what it says in one error.
+func (j *Job) CheckTasks(check func(*Task) error) error { return j.refuse(j.TaskFaults(check)) }
+
+// TaskFaults are what check says of each task, with the task's place in the job.
+func (j *Job) TaskFaults(check func(*Task) error) (faults []*Error) {
+	for _, g := range j.TaskGroups {
+		for _, t := range g.Tasks {
+			err := check(t)
+			if err == nil {
+				continue
+			}
+			at := fmt.Sprintf("group %q > task %q", g.Name, t.Name)
+			f := *AsError(err)
+			f.Message = at + ": " + f.Message
+			if f.Field != "" {
+				at += "." + f.Field
+			}
+			f.Field = at
+			faults = append(faults, &f)
+		}
+	}
+	return faults
+}
+
+// Validate says what is wrong with a canonical job, in one error. Warnings are
+// sentences about what has no effect.
 func (j *Job) Validate() (warnings []string, err error) {
+	faults, warnings := j.Faults()
+	return warnings, j.refuse(faults)
+}
+
+// Faults are all that is wrong with a canonical job: each with its field, its
+// value and the remedy, of kind Invalid or Unsupported.
+func (j *Job) Faults() (list []*Error, warnings []string) {
 	f := &faults{}
 	checkID(f, "job.id", j.ID)
 	if j.Priority < JobMinPriority || j.Priority > JobMaxPriority {
@@ -93,7 +143,7 @@ func (j *Job) Validate() (warnings []string, err error) {
 			continue
 		}
 		if seen[g.Name] {
-			f.add(fmt.Sprintf("group %q", g.Name), "there are two groups of this name")
+			f.add(fmt.Sprintf("group %.*q", maxIDLen, g.Name), "there are two groups of this name")
 		}
 		seen[g.Name] = true
 		total += max(g.Count, 0)
@@ -102,7 +152,7 @@ func (j *Job) Validate() (warnings []string, err error) {
 	if total > maxCount {
 		f.add("group.count", "%d allocations are over the limit of %d for a job", total, maxCount)
 	}
-	return warnings, f.err(j.ID)
+	return f.list, warnings
 }
 
 func checkID(f *faults, field, id string) {
@@ -138,7 +188,8 @@ func checkMeta(f *faults, field string, meta map[string]string) {
 }
 
 func (g *TaskGroup) validate(f *faults, jobType string) (warnings []string) {
-	at := fmt.Sprintf("group %q", g.Name)
+	// A name over the limit is refused, and not quoted whole in every field.
+	at := fmt.Sprintf("group %.*q", maxIDLen, g.Name)
 	checkName(f, at+".name", g.Name)
 	if g.Count < 0 {
 		f.add(at+".count", "%d is negative; give 0 or more", g.Count)
@@ -190,7 +241,7 @@ func (g *TaskGroup) validate(f *faults, jobType string) (warnings []string) {
 			continue
 		}
 		if seen[t.Name] {
-			f.add(fmt.Sprintf("%s > task %q", at, t.Name), "there are two tasks of this name")
+			f.add(fmt.Sprintf("%s > task %.*q", at, maxIDLen, t.Name), "there are two tasks of this name")
 		}
 		seen[t.Name] = true
 		if t.Leader {
@@ -217,7 +268,7 @@ func nonZero(o Opaque) bool {
 var signalName = regexp.MustCompile(`^(SIG)?[A-Z0-9+]+$`)
 
 func (t *Task) validate(f *faults, group string) (warnings []string) {
-	at := fmt.Sprintf("%s > task %q", group, t.Name)
+	at := fmt.Sprintf("%s > task %.*q", group, maxIDLen, t.Name)
 	checkName(f, at+".name", t.Name)
 	if t.Driver == "" {
 		f.add(at+".driver", "it is empty; name one, such as \"docker\" or \"raw_exec\"")

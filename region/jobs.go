@@ -80,14 +80,8 @@ func (s *jobs) admit(job *model.Job) (warnings []string, err error) {
 	if warnings, err = job.Validate(); err != nil {
 		return nil, err
 	}
-	for _, g := range job.TaskGroups {
-		for _, t := range g.Tasks {
-			if err := s.checkTask(t); err != nil {
-				e := *model.AsError(err)
-				e.Message = "group \"" + g.Name + "\" > task \"" + t.Name + "\": " + e.Message
-				return nil, &e
-			}
-		}
+	if err := job.CheckTasks(s.checkTask); err != nil {
+		return nil, err
 	}
 	return warnings, nil
 }

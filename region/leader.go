@@ -16,6 +16,7 @@ import (
 	"atoll/internal/clock"
 	"atoll/internal/group"
 	"atoll/model"
+	"atoll/region/autopilot"
 	"atoll/region/broker"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
@@ -32,11 +33,16 @@ type leadership struct {
 	log        hclog.Logger
 	workers    int
 	heartbeats heartbeat.Config
+	// pilots wires each term's pilot, autopilot is what a new cell's
+	// configuration of it begins with.
+	pilots    autopilot.Config
+	autopilot model.AutopilotConfig
 	// tend keeps the cell's members in step with gossip while this server
 	// leads.
-	tend func(ctx context.Context) error
-	// monitor is the present term's, nil when there is none.
+	tend func(ctx context.Context, pilot *autopilot.Pilot) error
+	// monitor and pilot are the present term's, nil when there is none.
 	monitor atomic.Pointer[heartbeat.Monitor]
+	pilot   atomic.Pointer[autopilot.Pilot]
 }
 
 // run starts a term's loops when this server becomes the leader, and waits for
@@ -51,6 +57,7 @@ func (l *leadership) run(ctx context.Context) error {
 			}
 			term = nil
 			l.monitor.Store(nil)
+			l.pilot.Store(nil)
 		}
 	}
 	defer end()
@@ -77,20 +84,20 @@ func (l *leadership) begin(term *group.Group) {
 	term.Go("term", func(ctx context.Context) error {
 		settle := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
 		if err := settle.Retry(ctx, nil, func(ctx context.Context) error {
-			if err := l.cell.Barrier(5 * time.Second); err != nil {
+			if err := l.cell.Establish(5 * time.Second); err != nil {
 				return err
 			}
 			return l.identify(ctx)
 		}); err != nil {
 			return nil // the term ended first
 		}
-		q := broker.New(broker.Config{Snapshot: l.cell.Snapshot, Fail: l.failEval, Clock: l.clock, Log: l.log.Named("broker")})
+		q := broker.New(broker.Config{Snapshot: l.cell.Snapshot, Fail: l.failEval, Cancel: l.cancelEvals, Clock: l.clock, Log: l.log.Named("broker")})
 		p := planner.New(planner.Config{
 			Snapshot: l.cell.Snapshot,
-			Check: func(s *state.Snapshot, plan *model.Plan) (*model.Plan, []model.UUID) {
-				return scheduler.Check(worker.View{Snapshot: s}, plan)
+			Check: func(s *state.Snapshot, pending []*model.Plan, plan *model.Plan) (*model.Plan, []model.UUID) {
+				return scheduler.Check(scheduler.WithPending(worker.View{Snapshot: s}, pending), plan)
 			},
-			Commit: l.commitPlan,
+			Propose: l.proposePlan,
 		})
 		beats := l.heartbeats
 		beats.Set = l.setNodes
@@ -100,9 +107,12 @@ func (l *leadership) begin(term *group.Group) {
 		l.loop(term, "planner", p.Run)
 		l.loop(term, "heartbeat", monitor.Run)
 		l.loop(term, "unblock", func(ctx context.Context) error {
-			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Write: l.writeEvals, Clock: l.clock, Log: l.log.Named("unblock")})
+			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Wake: l.wakeEvals, Log: l.log.Named("unblock")})
 		})
-		l.loop(term, "membership", l.tend)
+		pilot := autopilot.New(l.pilots)
+		l.pilot.Store(pilot)
+		l.loop(term, "autopilot", pilot.Run)
+		l.loop(term, "membership", func(ctx context.Context) error { return l.tend(ctx, pilot) })
 		workers := l.workers
 		if workers <= 0 {
 			workers = max(2, runtime.GOMAXPROCS(0))
@@ -141,20 +151,25 @@ func (l *leadership) loop(term *group.Group, name string, f func(context.Context
 	})
 }
 
-// identify gives a new cell its identity.
+// identify gives a new cell its identity and what it begins with.
 func (l *leadership) identify(ctx context.Context) error {
-	if l.cell.Snapshot().Cell(nil) != nil {
-		return nil
+	if l.cell.Snapshot().Cell(nil) == nil {
+		if _, _, err := l.cell.Apply(ctx, cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{
+			ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(),
+		}}); err != nil {
+			return err
+		}
 	}
-	_, _, err := l.cell.Apply(ctx, cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{
-		ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(),
-	}})
-	return err
+	if l.cell.Snapshot().AutopilotConfig(nil) == nil {
+		if _, _, err := l.cell.Apply(ctx, cell.CmdAutopilotConfig, &cell.AutopilotConfig{Config: l.autopilot, CheckIndex: true}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (l *leadership) commitPlan(ctx context.Context, p *model.Plan) (uint64, error) {
-	index, _, err := l.cell.Apply(ctx, cell.CmdPlan, state.NewPlanCommand(p, l.clock.Now().UnixNano()))
-	return index, err
+func (l *leadership) proposePlan(p *model.Plan) (planner.Proposed, error) {
+	return l.cell.Propose(cell.CmdPlan, nil, state.NewPlanCommand(p, l.clock.Now().UnixNano()))
 }
 
 func (l *leadership) writeEvals(ctx context.Context, evals []*model.Evaluation) error {
@@ -162,10 +177,35 @@ func (l *leadership) writeEvals(ctx context.Context, evals []*model.Evaluation) 
 	return err
 }
 
+// failEval gives an evaluation up, for now or for good.
 func (l *leadership) failEval(ctx context.Context, e *model.Evaluation, why string) error {
+	now := l.clock.Now()
 	failed := *e
-	failed.Status, failed.StatusDescription, failed.ModifyTime = model.EvalFailed, why, l.clock.Now().UnixNano()
-	return l.writeEvals(ctx, []*model.Evaluation{&failed})
+	failed.Status, failed.ModifyTime = model.EvalFailed, now.UnixNano()
+	evals := []*model.Evaluation{&failed}
+	if next := e.FollowFailed(model.NewUUID(nil).String(), now); next != nil {
+		failed.NextEval = next.ID
+		why += "; it is tried again at " + next.WaitUntil.Format(time.RFC3339)
+		evals = append(evals, next)
+	} else {
+		why += "; it is not tried again before the job or its nodes change"
+	}
+	failed.StatusDescription = why
+	l.log.Warn("evaluation failed", "eval", e.ID, "job", e.JobID, "cause", why)
+	return l.writeEvals(ctx, evals)
+}
+
+func (l *leadership) cancelEvals(ctx context.Context, ids []model.UUID) error {
+	return l.moveEvals(ctx, ids, model.EvalPending, model.EvalCancelled, "superseded by a newer evaluation of the job")
+}
+
+func (l *leadership) wakeEvals(ctx context.Context, ids []model.UUID) error {
+	return l.moveEvals(ctx, ids, model.EvalBlocked, model.EvalPending, "")
+}
+
+func (l *leadership) moveEvals(ctx context.Context, ids []model.UUID, from, to, why string) error {
+	_, _, err := l.cell.Apply(ctx, cell.CmdEvalMove, &cell.EvalMove{IDs: ids, From: from, To: to, Why: why, Time: l.clock.Now().UnixNano()})
+	return err
 }
 
 // setNodes proposes all changes before it waits for any: when a rack is lost,

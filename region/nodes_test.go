@@ -32,11 +32,11 @@ func (s *testServer) kill() {
 // startCell starts a region of three servers and waits for its leader.
 func startCell(t testing.TB, change func(*Config)) []*testServer {
 	t.Helper()
-	s1 := startServerWith(t, "s1", "us", t.TempDir(), 3, change)
+	s1 := startServerWith(t, change, "s1", "us", t.TempDir(), 3)
 	all := []*testServer{
 		s1,
-		startServerWith(t, "s2", "us", t.TempDir(), 3, change, s1.cfg.AdvertiseSerf),
-		startServerWith(t, "s3", "us", t.TempDir(), 3, change, s1.cfg.AdvertiseSerf),
+		startServerWith(t, change, "s2", "us", t.TempDir(), 3, s1.cfg.AdvertiseSerf),
+		startServerWith(t, change, "s3", "us", t.TempDir(), 3, s1.cfg.AdvertiseSerf),
 	}
 	leaderOf(t, all)
 	return all

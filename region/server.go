@@ -19,6 +19,7 @@ import (
 	"atoll/internal/group"
 	"atoll/model"
 	"atoll/model/method"
+	"atoll/region/autopilot"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
 )
@@ -35,10 +36,19 @@ type Config struct {
 	// Expect is how many servers start the cell together; 0 joins one.
 	Expect int
 	// Join are gossip addresses of servers of this region or any other.
-	Join         []string
+	Join []string
+	// JoinInterval is the longest wait between tries; after JoinTries without
+	// any success the server gives up, 0 never.
 	JoinInterval time.Duration
-	Workers      int
-	Heartbeats   heartbeat.Config
+	JoinTries    int
+	// Autopilot is what a new cell begins with; zero means the defaults.
+	Autopilot model.AutopilotConfig
+	// AutopilotUpdate and AutopilotReconcile are how often autopilot measures
+	// and acts; 0 means as often as it does by itself.
+	AutopilotUpdate, AutopilotReconcile time.Duration
+
+	Workers    int
+	Heartbeats heartbeat.Config
 	// SnapshotThreshold is how many log entries cause a snapshot; 0 means
 	// 8192.
 	SnapshotThreshold uint64
@@ -83,6 +93,12 @@ func New(cfg Config) (_ *Server, err error) {
 	if cfg.CheckTask == nil {
 		cfg.CheckTask = func(*model.Task) error { return nil }
 	}
+	if cfg.Autopilot == (model.AutopilotConfig{}) {
+		cfg.Autopilot = model.DefaultAutopilot()
+	}
+	if err := cfg.Autopilot.Validate(); err != nil {
+		return nil, fmt.Errorf("cannot use the autopilot configuration: %w", err)
+	}
 	dir := filepath.Join(cfg.DataDir, "server")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the server's data directory: %w", err)
@@ -98,9 +114,12 @@ func New(cfg Config) (_ *Server, err error) {
 	s := &Server{cfg: cfg, members: newMembership(), sessions: newSessions(), contacts: heartbeat.NewContacts(cfg.Clock), loops: group.New(context.Background())}
 	s.listener = rpc.NewListener(cfg.RPC, advertise, cfg.Dial, cfg.Limits)
 	s.rpc = rpc.NewServer(rpc.ServerConfig{Dial: cfg.Dial, Limits: cfg.Limits, Log: cfg.Log, Metrics: cfg.Metrics})
-	s.dir = federation.NewDirectory(federation.DirectoryConfig{
-		Region: cfg.Region, Self: cfg.AdvertiseRPC, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
+	s.dir, err = federation.NewDirectory(federation.DirectoryConfig{
+		Region: cfg.Region, Self: cfg.AdvertiseRPC, Cell: s.cellID, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
 	})
+	if err != nil {
+		return nil, err
+	}
 	s.gossip, err = federation.NewGossip(federation.GossipConfig{
 		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: id, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
 		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
@@ -118,11 +137,16 @@ func New(cfg Config) (_ *Server, err error) {
 	s.router = federation.NewRouter(s.dir, s.cell, s.sessions)
 	s.rpc.SetRouter(s.router)
 	self := cell.Server{ID: id, Addr: cfg.AdvertiseRPC}
-	s.members.cell, s.members.gossip, s.members.region = s.cell, s.gossip, cfg.Region
-	s.members.self, s.members.expect, s.members.log = self, cfg.Expect, cfg.Log.Named("membership")
+	s.members.cell, s.members.gossip, s.members.dir = s.cell, s.gossip, s.dir
+	s.members.self, s.members.expect, s.members.ask, s.members.log = self, cfg.Expect, s.ask, cfg.Log.Named("membership")
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
-		heartbeats: s.heartbeats(), tend: s.members.tend,
+		heartbeats: s.heartbeats(), autopilot: cfg.Autopilot, tend: s.members.tend,
+		pilots: autopilot.Config{
+			Raft: s.cell.Autopilot(), Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
+			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },
+			Log:  cfg.Log, Update: cfg.AutopilotUpdate, Reconcile: cfg.AutopilotReconcile,
+		},
 	}
 	s.bind()
 	return s, nil
@@ -161,7 +185,7 @@ func (s *Server) leaderElsewhere() string {
 
 // bind binds the services to the method table.
 func (s *Server) bind() {
-	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.cell.Leader}
+	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.cell.Leader, verify: s.cell.Verify}
 	write := &writer{applier: s.cell, clock: s.cfg.Clock}
 	(&jobs{reader: read, writer: write, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&allocs{reader: read, nodes: s.rpc}).bind(s.rpc)
@@ -180,11 +204,14 @@ func (s *Server) bind() {
 		},
 		hasSession: func(id string) bool { return s.sessions.Session(id) != nil },
 	}).bind(s.rpc)
+	(&federal{region: s.cfg.Region, self: s.cfg.Name, selfAddr: s.cfg.AdvertiseRPC, gossip: s.gossip, dir: s.dir, calls: s.rpc, status: s.status}).bind(s.rpc)
+	(&operator{reader: read, writer: write, cell: s.cell, peers: s.members.peers, pilot: s.lead.pilot.Load}).bind(s.rpc)
 }
 
 // Run serves until ctx ends, and returns when everything has stopped. It stops
 // in this order, each step bounded: leadership is handed over, so that writes
-// go on elsewhere; gossip is left or dropped; RPC sessions are closed, before
+// go on elsewhere; gossip is left or dropped, and one that leaves stays until the
+// cell has taken it out, which may need its vote; RPC sessions are closed, before
 // Raft, which a read in flight would hold up; then the cell.
 func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	s.loops.Go("rpc", func(ctx context.Context) error { return s.listener.Serve(ctx, s.rpc.ServeConn) })
@@ -192,8 +219,11 @@ func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	s.loops.Go("directory", s.dir.Run)
 	s.loops.Go("leadership", s.lead.run)
 	s.loops.Go("contacts", func(ctx context.Context) error { return s.contacts.Follow(ctx, s.heartbeats(), s.leaderElsewhere) })
-	s.loops.Go("join", func(ctx context.Context) error { return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval) })
+	s.loops.Go("join", func(ctx context.Context) error {
+		return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval, s.cfg.JoinTries)
+	})
 	s.loops.Go("bootstrap", s.members.bootstrap)
+	s.loops.Go("identity", s.members.identify)
 	s.gossipChanged()
 	var failed error
 	select {
@@ -224,6 +254,9 @@ func (s *Server) stop(leave bool) error {
 	step("hand over leadership", s.cell.HandOver)
 	if leave {
 		step("leave gossip", s.gossip.Leave)
+		if err := s.members.left(context.Background()); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	step("stop gossip", s.gossip.Close)
 	step("close rpc", func() error {
@@ -241,9 +274,6 @@ func (s *Server) stop(leave bool) error {
 // the rest.
 func (s *Server) RPC() *rpc.Server { return s.rpc }
 
-// Join contacts servers by their gossip addresses.
-func (s *Server) Join(addrs []string) (int, error) { return s.gossip.Join(addrs) }
-
 // Forget drops a lost region from the directory.
 func (s *Server) Forget(region string) bool { return s.dir.Forget(region) }
 
@@ -256,6 +286,7 @@ func (s *Server) Stats() map[string]string { return s.cell.Stats() }
 // IsLeader reports whether this server leads its region.
 func (s *Server) IsLeader() bool { return s.cell.IsLeader() }
 
+// cellID is our cell's, "" while that is not known.
 func (s *Server) cellID() string {
 	if c := s.cell.Snapshot().Cell(nil); c != nil {
 		return c.ID
@@ -285,17 +316,37 @@ func (s *Server) addresses() (own []string, all map[string][]string) {
 	return own, all
 }
 
+// status is what this server says of itself.
+func (s *Server) status() *method.ServerStatusResponse {
+	out := &method.ServerStatusResponse{ID: s.members.self.ID, LastContact: s.cell.LastContact(), Starters: s.members.starterIDs()}
+	out.LastTerm, out.LastIndex = s.cell.LogEnd()
+	return out
+}
+
+// ask asks the server of our region at an address about itself.
+func (s *Server) ask(ctx context.Context, addr string) (*method.ServerStatusResponse, error) {
+	if addr == s.cfg.AdvertiseRPC {
+		return s.status(), nil
+	}
+	return rpc.Call(ctx, s.rpc.At(addr), method.StatusServer, rpc.To{}, &method.Empty{})
+}
+
 // probe asks one server of another region for a sign of life, on a connection
 // of its own: the one in the pool may be what is broken.
-func (s *Server) probe(ctx context.Context, region, addr string) error {
-	c := rpc.NewClient(rpc.ClientConfig{Region: region, Dial: s.cfg.Dial, Limits: s.cfg.Limits, Log: s.cfg.Log})
+func (s *Server) probe(ctx context.Context, p federation.Peer) error {
+	c := rpc.NewClient(rpc.ClientConfig{Region: p.Region, Dial: s.cfg.Dial, Limits: s.cfg.Limits, Log: s.cfg.Log})
 	defer func() { _ = c.Shutdown(context.Background()) }()
-	c.SetServers([]string{addr})
+	c.SetServers([]string{p.RPC})
 	pong, err := rpc.Call(ctx, c, method.StatusPing, rpc.To{}, &method.Empty{})
-	if err == nil && pong.Region != region {
-		err = fmt.Errorf("the server at %s is of region %q, not %q", addr, pong.Region, region)
+	switch {
+	case err != nil:
+		return err
+	case pong.Region != p.Region:
+		return fmt.Errorf("the server at %s is of region %q, not %q", p.RPC, pong.Region, p.Region)
+	case pong.CellID != "" && p.Cell != "" && pong.CellID != p.Cell:
+		return fmt.Errorf("the server at %s is of the cell %s, not %s", p.RPC, pong.CellID, p.Cell)
 	}
-	return err
+	return nil
 }
 
 // serverID is this server's Raft id, made once and kept.

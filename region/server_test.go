@@ -38,10 +38,10 @@ func freeAddr(t testing.TB) string {
 
 func startServer(t testing.TB, name, region, dir string, expect int, join ...string) *testServer {
 	t.Helper()
-	return startServerWith(t, name, region, dir, expect, nil, join...)
+	return startServerWith(t, func(*Config) {}, name, region, dir, expect, join...)
 }
 
-func startServerWith(t testing.TB, name, region, dir string, expect int, change func(*Config), join ...string) *testServer {
+func startServerWith(t testing.TB, change func(*Config), name, region, dir string, expect int, join ...string) *testServer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -56,9 +56,7 @@ func startServerWith(t testing.TB, name, region, dir string, expect int, change 
 	if testing.Verbose() {
 		cfg.Log = hclog.New(&hclog.LoggerOptions{Name: name, Level: hclog.Info})
 	}
-	if change != nil {
-		change(&cfg)
-	}
+	change(&cfg)
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

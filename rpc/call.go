@@ -115,6 +115,33 @@ func (s *Stream[R]) Close() {
 	s.r.close()
 }
 
+// At returns a caller whose calls all go to the server of this region at an
+// address, whatever the router knows of it. They are for AtServer methods: that
+// server does not pass them on.
+func (s *Server) At(addr string) Caller { return &direct{s, addr} }
+
+type direct struct {
+	*Server
+	addr string
+}
+
+func (d *direct) decision() Decision {
+	return Decision{Servers: []string{d.addr}, Region: d.router.Region()}
+}
+
+func (d *direct) call(ctx context.Context, env *Envelope, spec method.Spec, req any) (any, []byte, error) {
+	b, err := d.callAway(ctx, spec, d.decision(), env, req)
+	return nil, b, err
+}
+
+func (d *direct) open(ctx context.Context, env *Envelope, spec method.Spec, req any) (receiver, error) {
+	x, err := d.carry(ctx, spec, d.decision(), env, req)
+	if err != nil {
+		return nil, err
+	}
+	return &remoteStream{ctx, x}, nil
+}
+
 func (s *Server) plainDeadline() time.Duration { return s.limits.Plain }
 
 func (s *Server) call(ctx context.Context, env *Envelope, spec method.Spec, req any) (v any, body []byte, err error) {
@@ -138,33 +165,6 @@ func (s *Server) call(ctx context.Context, env *Envelope, spec method.Spec, req 
 			return nil, nil, tries.last(err)
 		}
 	}
-}
-
-// At returns the Caller of one agent of this server's region, by its RPC
-// address, for methods that any server may serve when it matters which one does.
-// Nothing is tried elsewhere.
-func (s *Server) At(addr string) Caller { return direct{s, addr} }
-
-type direct struct {
-	*Server
-	addr string
-}
-
-func (d direct) call(ctx context.Context, env *Envelope, spec method.Spec, req any) (any, []byte, error) {
-	b, err := d.callAway(ctx, spec, d.decision(), env, req)
-	return nil, b, err
-}
-
-func (d direct) open(ctx context.Context, env *Envelope, spec method.Spec, req any) (receiver, error) {
-	x, err := d.carry(ctx, spec, d.decision(), env, req)
-	if err != nil {
-		return nil, err
-	}
-	return &remoteStream{ctx, x}, nil
-}
-
-func (d direct) decision() Decision {
-	return Decision{Servers: []string{d.addr}, Region: d.router.Region()}
 }
 
 func (s *Server) callAway(ctx context.Context, spec method.Spec, dec Decision, env *Envelope, req any) ([]byte, error) {

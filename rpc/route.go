@@ -33,6 +33,8 @@ type Decision struct {
 	Session *Session
 	Servers []string
 	Region  string
+	// Cell is the region's, as far as it is known here.
+	Cell string
 }
 
 // exchange is a call on its way to another agent: the stream, and its first
@@ -58,8 +60,12 @@ type dispatcher struct {
 	router Router
 }
 
-// errNotTaken marks a failure after which the far end surely did not act.
-var errNotTaken = errors.New("not taken")
+// notTaken marks a failure after which the far end surely did not act.
+type notTaken struct{ error }
+
+func (e notTaken) Unwrap() error { return e.error }
+
+func taken(err error) bool { return !errors.As(err, &notTaken{}) }
 
 // send brings a call to where the decision says: to the session, else to the
 // first of the servers that takes it.
@@ -77,7 +83,7 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 	// Two candidates share the time in which the caller must have heard.
 	deadline := time.Now().Add(d.limits.Silence)
 	var last error
-	taken := false
+	applied := false
 	for i, addr := range dec.Servers[:min(2, len(dec.Servers))] {
 		wait := time.Until(deadline)
 		if i == 0 && len(dec.Servers) > 1 && (!spec.Write || spec.Once) {
@@ -101,11 +107,11 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 			return x, nil
 		}
 		last = err
-		if taken = taken || !errors.Is(err, errNotTaken); taken && spec.Write && !spec.Once {
+		if applied = applied || taken(err); applied && spec.Write && !spec.Once {
 			break
 		}
 	}
-	if taken && spec.Write {
+	if applied && spec.Write {
 		return nil, outcomeUnknown(env, dec.Region, last)
 	}
 	return nil, d.router.Unreachable(dec.Region, last)
@@ -113,7 +119,7 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 
 // interrupted is the error of a call whose own time ended first.
 func (d *dispatcher) interrupted(ctx context.Context, env *Envelope, spec method.Spec, err error) error {
-	if spec.Write && !errors.Is(err, errNotTaken) {
+	if spec.Write && taken(err) {
 		return outcomeUnknown(env, env.Region, ctx.Err())
 	}
 	return ctx.Err()
@@ -132,10 +138,10 @@ func (d *dispatcher) attempt(ctx context.Context, addr string, wait time.Duratio
 	start := time.Now()
 	session, err := d.pool.Session(dialCtx, addr)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNotTaken, err)
+		return nil, notTaken{err}
 	}
 	x, err := d.over(ctx, session, wait-time.Since(start), env, spec, body)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, errNotTaken) {
+	if err != nil && ctx.Err() == nil && taken(err) {
 		// A session on which nothing comes back may be a dead connection.
 		d.pool.Drop(addr)
 	}
@@ -146,7 +152,7 @@ func (d *dispatcher) attempt(ctx context.Context, addr string, wait time.Duratio
 func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Duration, env *Envelope, spec method.Spec, body []byte) (*exchange, error) {
 	stream, err := session.open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNotTaken, err)
+		return nil, notTaken{err}
 	}
 	x := &exchange{stream: stream, limits: &d.limits, d: d, env: env, spec: spec}
 	// Closing the stream is what cancels the call at the far end.
@@ -154,13 +160,13 @@ func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Durat
 	head, err := encodeEnvelope(env)
 	if err != nil {
 		x.Close()
-		return nil, fmt.Errorf("%w: %w", errNotTaken, err)
+		return nil, notTaken{err}
 	}
 	_ = stream.SetWriteDeadline(time.Now().Add(max(wait, d.limits.Silence)))
 	if err := writeFrames(stream, frame{frameEnvelope, head}, frame{frameBody, body}); err != nil {
 		x.Close()
 		// What was written in part cannot have been acted on.
-		return nil, fmt.Errorf("%w: %w", errNotTaken, err)
+		return nil, notTaken{err}
 	}
 	_ = stream.SetReadDeadline(time.Now().Add(max(wait, time.Millisecond)))
 	if ctx.Err() != nil {

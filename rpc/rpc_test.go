@@ -404,16 +404,35 @@ func TestAClientWithoutServersUsesTheDirectory(t *testing.T) {
 	}
 }
 
-func TestACallToAnAddressIsServedThere(t *testing.T) {
-	one, other := newPeer(t, "us"), newPeer(t, "us")
-	if r, err := Call(t.Context(), one.At(other.addr), put, To{}, &ping{3}); err != nil || r.N != 3 {
-		t.Fatalf("%+v %v", r, err)
+func TestAClientThatKnowsItsServersSilentAsksOthersAtOnce(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	c := NewClient(ClientConfig{Region: "us", Limits: testLimits, Directory: func(region string) []string {
+		return map[string][]string{"eu": {eu.addr}}[region]
+	}})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{us.addr})
+	if _, err := Call(t.Context(), c, echo, To{}, &ping{1}); err != nil || c.Lost() {
+		t.Fatalf("lost %t, %v", c.Lost(), err)
 	}
-	if len(other.entered) != 1 || len(one.entered) != 0 {
-		t.Errorf("served %d times there and %d times here", len(other.entered), len(one.entered))
+	c.SetServers([]string{silent(t)})
+	_, err := Call(t.Context(), c, echo, To{}, &ping{1})
+	var e *model.Error
+	if !errors.As(err, &e) || e.Kind != model.KindUnreachable || e.Region != "us" || e.LastContact <= 0 || strings.Contains(e.Message, "not taken") {
+		t.Errorf("its own region: %+v; want us unreachable, and since when", e)
 	}
-	if _, err := Call(t.Context(), one.At(deadAddr(t)), echo, To{}, &ping{}); model.KindOf(err) != model.KindUnreachable {
-		t.Errorf("nobody there: %v", err)
+	if !c.Lost() {
+		t.Error("its only server is silent, and it does not know")
+	}
+	start := time.Now()
+	if _, err := Call(t.Context(), c, echo, To{Region: "eu"}, &ping{1}); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > testLimits.Silence/2 {
+		t.Errorf("the other region was asked after %s", took)
+	}
+	c.SetServers([]string{us.addr})
+	if _, err := Call(t.Context(), c, echo, To{}, &ping{1}); err != nil || c.Lost() {
+		t.Errorf("with a server that answers: lost %t, %v", c.Lost(), err)
 	}
 }
 

@@ -154,9 +154,12 @@ func (s *Server) ServeSession(session *Session) {
 	s.sessions[session] = struct{}{}
 	s.wg.Add(1)
 	s.mu.Unlock()
+	// Calls end with their session: nobody is left to answer.
+	ctx, cancel := context.WithCancel(s.ctx)
 	var streams sync.WaitGroup
 	defer func() {
 		_ = session.Close()
+		cancel()
 		streams.Wait()
 		s.mu.Lock()
 		delete(s.sessions, session)
@@ -176,7 +179,7 @@ func (s *Server) ServeSession(session *Session) {
 		}
 		streams.Go(func() {
 			defer s.calls.Add(-1)
-			s.serveStream(session, stream)
+			s.serveStream(ctx, session, stream)
 		})
 	}
 }
@@ -205,7 +208,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // serveStream serves one call that came over the wire.
-func (s *Server) serveStream(session *Session, stream *yamux.Stream) {
+func (s *Server) serveStream(ctx context.Context, session *Session, stream *yamux.Stream) {
 	defer stream.Close()
 	in := &incoming{stream: stream, limits: &s.limits}
 	_ = stream.SetReadDeadline(time.Now().Add(s.limits.Handshake))
@@ -217,7 +220,7 @@ func (s *Server) serveStream(session *Session, stream *yamux.Stream) {
 		return
 	}
 	_ = stream.SetReadDeadline(time.Time{})
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if env.Timeout > 0 {
 		var stop context.CancelFunc
@@ -354,6 +357,9 @@ func (s *Server) forward(ctx context.Context, spec method.Spec, dec Decision, en
 	next, err := env.forward(own, target, remaining(ctx))
 	if err != nil {
 		return nil, err
+	}
+	if dec.Cell != "" {
+		next.Cell = dec.Cell
 	}
 	return s.send(ctx, dec, next, spec, body)
 }

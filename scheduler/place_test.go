@@ -343,3 +343,42 @@ func TestTheSameSeedMakesTheSamePlan(t *testing.T) {
 		t.Error("another seed makes the same plan: nothing is drawn from it")
 	}
 }
+
+func TestABlockedEvaluationSaysWhichClassesCouldHelp(t *testing.T) {
+	w := newWorld()
+	// What each class is like, and what should be said of it.
+	want := make(map[string]bool)
+	add := func(name string, helps bool, change ...func(*model.Node)) {
+		want[w.Node(w.node(name, change...)).ComputedClass] = helps
+	}
+	add("full", true, class("x"), size(100))
+	add("single node refused", true, class("y"), size(5000))
+	add("infeasible", false, class("z"))
+	add("elsewhere", false, class("x"), inDC("dc2"))
+	add("another pool", false, class("x"), func(n *model.Node) { n.NodePool = "gpu" })
+	down := w.node("down", class("down"))
+	w.setStatus(down, model.NodeStatusDown)
+	j := w.register(job("j", 3, where("${node.class}", "!=", "z"), func(j *model.Job) {
+		j.Datacenters = []string{"dc1"}
+		j.TaskGroups[0].Constraints = []*model.Constraint{{LTarget: "${node.unique.name}", Operand: "!=", RTarget: "single node refused"}}
+	}))
+	p := w.settle(t, j)
+	evals := p.Conclude(w.eval(j, model.TriggerJobRegister), w.opts())
+	if len(evals) != 2 || evals[0].ClassEligibility != nil || evals[0].EscapedComputedClass {
+		t.Fatalf("%d evaluations, the first %+v", len(evals), evals[0])
+	}
+	blocked := evals[1]
+	if !maps.Equal(blocked.ClassEligibility, want) || !blocked.EscapedComputedClass {
+		t.Errorf("eligibility %v, escaped %v; want %v and true", blocked.ClassEligibility, blocked.EscapedComputedClass, want)
+	}
+	// When it is tried again and blocks again it says so of itself; when it
+	// completes it says nothing.
+	again := p.Conclude(blocked, w.opts())
+	if len(again) != 1 || again[0].Status != model.EvalBlocked || !maps.Equal(again[0].ClassEligibility, want) {
+		t.Errorf("blocked again: %+v", again[0])
+	}
+	w.node("room", class("room"))
+	if done := w.settle(t, j).Conclude(blocked, w.opts()); len(done) != 1 || done[0].Status != model.EvalComplete || done[0].ClassEligibility != nil || done[0].EscapedComputedClass {
+		t.Errorf("completed: %+v", done[0])
+	}
+}

@@ -157,6 +157,10 @@ type groupPlacer struct {
 	limit int
 	// metrics is what placements of the group share.
 	metrics *model.AllocMetric
+	// classes says of each computed class seen why it is not feasible, "" when
+	// it is; escaped that a constraint sees more of a node than its class.
+	classes map[string]string
+	escaped bool
 }
 
 // forGroup finds the nodes that may run the group at all.
@@ -165,6 +169,7 @@ func (p *placer) forGroup(g *model.TaskGroup) *groupPlacer {
 		placer: p, group: g, number: p.groups[g.Name], usage: g.GroupUsage(), ports: asksPorts(g), out: make(map[*candidate]string),
 		distinct: distinctHosts(p.job.Constraints), apart: distinctHosts(g.Constraints),
 		metrics: &model.AllocMetric{NodesInPool: p.inPool, NodePool: p.job.NodePool, NodesAvailable: p.available},
+		classes: make(map[string]string),
 	}
 	var shared, unique []*model.Constraint
 	for _, list := range append([][]*model.Constraint{p.job.Constraints, g.Constraints}, taskConstraints(g)...) {
@@ -176,13 +181,13 @@ func (p *placer) forGroup(g *model.TaskGroup) *groupPlacer {
 			}
 		}
 	}
-	classes := make(map[string]string) // why a class is not feasible, "" when it is
+	gp.escaped = len(unique) > 0
 	for _, c := range p.nodes {
 		gp.metrics.NodesEvaluated++
-		why, seen := classes[c.node.ComputedClass]
+		why, seen := gp.classes[c.node.ComputedClass]
 		if !seen || c.node.ComputedClass == "" {
 			why = p.infeasible(c.node, g, shared)
-			classes[c.node.ComputedClass] = why
+			gp.classes[c.node.ComputedClass] = why
 		}
 		if why == "" {
 			why = p.unmet(c.node, unique)
@@ -204,6 +209,23 @@ func (p *placer) forGroup(g *model.TaskGroup) *groupPlacer {
 		gp.limit = max(2, ceilLog2(len(gp.ring)))
 	}
 	return gp
+}
+
+// eligibility says into classes which of them could run the group, had their
+// nodes room: true, also where a constraint on single nodes was not met, or
+// false. Classes of which no node was ready are not in it.
+func (gp *groupPlacer) eligibility(classes map[string]bool) {
+	for class, why := range gp.classes {
+		if class != "" {
+			classes[class] = classes[class] || why == ""
+		}
+	}
+	// A class is of one pool and datacenter.
+	for n := range gp.st.Nodes() {
+		if n.ComputedClass != "" && !(gp.job.MatchesPool(n.NodePool) && gp.job.MatchesDatacenter(n.Datacenter)) {
+			classes[n.ComputedClass] = false
+		}
+	}
 }
 
 func taskConstraints(g *model.TaskGroup) (out [][]*model.Constraint) {

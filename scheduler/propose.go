@@ -14,6 +14,10 @@ type Proposal struct {
 	// many did not.
 	Failed map[string]*model.AllocMetric
 	Queued map[string]int
+	// Classes and Escaped say which nodes could help with what failed
+	// (model.Evaluation.ClassEligibility).
+	Classes map[string]bool
+	Escaped bool
 	// Later are evaluations for what may be placed only later.
 	Later []*model.Evaluation
 }
@@ -80,8 +84,10 @@ func (p *Proposal) placeGroup(pl *placer, g *model.TaskGroup, place []wanted, gr
 			// The next would fail in the same way.
 			failed.CoalescedFailures = len(place) - i - 1
 			if p.Failed == nil {
-				p.Failed = make(map[string]*model.AllocMetric)
+				p.Failed, p.Classes = make(map[string]*model.AllocMetric), make(map[string]bool)
 			}
+			gp.eligibility(p.Classes)
+			p.Escaped = p.Escaped || gp.escaped
 			p.Failed[g.Name] = failed
 			p.Queued[g.Name] = len(place) - i
 			return
@@ -120,15 +126,18 @@ func (p *Proposal) Conclude(eval *model.Evaluation, opts Options) []*model.Evalu
 	done.Status, done.StatusDescription = model.EvalComplete, ""
 	done.SnapshotIndex, done.ModifyTime = p.Plan.SnapshotIndex, opts.Now.UnixNano()
 	done.FailedTGAllocs, done.QueuedAllocations = p.Failed, p.Queued
+	done.ClassEligibility, done.EscapedComputedClass = nil, false
 	out := []*model.Evaluation{&done}
 	if len(p.Failed) > 0 {
 		if eval.TriggeredBy == model.TriggerQueued {
 			// It was blocked before, and blocks again.
 			done.Status, done.StatusDescription = model.EvalBlocked, whyBlocked
+			done.ClassEligibility, done.EscapedComputedClass = p.Classes, p.Escaped
 		} else {
 			blocked := followUp(eval, opts)
 			blocked.Status, blocked.StatusDescription, blocked.TriggeredBy = model.EvalBlocked, whyBlocked, model.TriggerQueued
 			blocked.FailedTGAllocs, blocked.QueuedAllocations, blocked.SnapshotIndex = p.Failed, p.Queued, done.SnapshotIndex
+			blocked.ClassEligibility, blocked.EscapedComputedClass = p.Classes, p.Escaped
 			done.BlockedEval = blocked.ID
 			out = append(out, blocked)
 		}

@@ -39,6 +39,9 @@ type Config struct {
 	Client    Client
 	Plugins   map[string]map[string]any
 	Telemetry Telemetry
+	// Autopilot is what a new cell begins with; afterwards its configuration is
+	// changed through the API.
+	Autopilot model.AutopilotConfig
 
 	LeaveOnInterrupt bool
 	LeaveOnTerminate bool
@@ -119,6 +122,7 @@ func Default() *Config {
 		Client:    Client{NodePool: model.NodePoolDefault, Meta: map[string]string{}, Options: map[string]string{}, GCMaxAllocs: 50, MaxKillTimeout: 30 * time.Second},
 		Plugins:   map[string]map[string]any{},
 		Telemetry: Telemetry{CollectionInterval: time.Second},
+		Autopilot: model.DefaultAutopilot(),
 	}
 }
 
@@ -184,6 +188,9 @@ func (c *Config) Validate() error {
 		if p.port < 0 || p.port > 65535 {
 			say("%s %d is not from 0 to 65535", p.key, p.port)
 		}
+	}
+	if err := c.Autopilot.Validate(); err != nil {
+		say("autopilot: %v", err)
 	}
 	if lo, hi := c.Client.MinDynamicPort, c.Client.MaxDynamicPort; lo < 0 || hi > 65535 || (hi != 0 && lo > hi) {
 		say("client.min_dynamic_port %d to client.max_dynamic_port %d is no range of ports", lo, hi)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -79,6 +80,12 @@ var settings = map[string]setter{
 	"client.reserved.disk":              number(func(c *Config) *int { return &c.Client.Reserved.DiskMB }),
 	"client.reserved.reserved_ports":    text(func(c *Config) *string { return &c.Client.Reserved.Ports }),
 
+	"autopilot.cleanup_dead_servers":      truth(func(c *Config) *bool { return &c.Autopilot.CleanupDeadServers }),
+	"autopilot.last_contact_threshold":    duration(func(c *Config) *time.Duration { return &c.Autopilot.LastContactThreshold }),
+	"autopilot.max_trailing_logs":         whole(func(c *Config) *uint64 { return &c.Autopilot.MaxTrailingLogs }),
+	"autopilot.min_quorum":                whole(func(c *Config) *uint { return &c.Autopilot.MinQuorum }),
+	"autopilot.server_stabilization_time": duration(func(c *Config) *time.Duration { return &c.Autopilot.ServerStabilizationTime }),
+
 	"telemetry.prometheus_metrics":         truth(func(c *Config) *bool { return &c.Telemetry.PrometheusMetrics }),
 	"telemetry.disable_hostname":           truth(func(c *Config) *bool { return &c.Telemetry.DisableHostname }),
 	"telemetry.collection_interval":        duration(func(c *Config) *time.Duration { return &c.Telemetry.CollectionInterval }),
@@ -93,7 +100,9 @@ var settings = map[string]setter{
 var noEffect = map[string]string{
 	"": "log_file log_include_location log_rotate_bytes log_rotate_duration log_rotate_max_files enable_debug " +
 		"enable_syslog syslog_facility consul.* consuls.* vault.* vaults.* tls.* acl.* http_api_response_headers.* sentinel.* " +
-		"autopilot.* plugin_dir limits.* audit.* ui.* users.* reporting.* keyring.* rpc.* eventlog.* telemetry.* license_path",
+		"plugin_dir limits.* audit.* ui.* users.* reporting.* keyring.* rpc.* eventlog.* telemetry.* license_path",
+	// Of Nomad Enterprise.
+	"autopilot.": "enable_redundancy_zones disable_upgrade_migration enable_custom_upgrades",
 	"server.": "authoritative_region data_dir protocol_version raft_protocol raft_multiplier enabled_schedulers node_gc_threshold " +
 		"job_gc_interval job_gc_threshold eval_gc_threshold batch_eval_gc_threshold deployment_gc_threshold " +
 		"csi_volume_claim_gc_threshold csi_volume_claim_gc_interval csi_plugin_gc_threshold acl_token_gc_threshold " +
@@ -143,7 +152,7 @@ func text(at func(*Config) *string) setter {
 	return func(c *Config, e entry) error {
 		s, ok := e.value.(string)
 		if !ok {
-			return fmt.Errorf("%v is not a string", e.value)
+			return fmt.Errorf("%v is not a string", e)
 		}
 		*at(c) = s
 		return nil
@@ -154,7 +163,7 @@ func truth(at func(*Config) *bool) setter {
 	return func(c *Config, e entry) error {
 		b, ok := e.value.(bool)
 		if !ok {
-			return fmt.Errorf("%v is neither true nor false", e.value)
+			return fmt.Errorf("%v is neither true nor false", e)
 		}
 		*at(c) = b
 		return nil
@@ -165,7 +174,7 @@ func float(at func(*Config) *float64) setter {
 	return func(c *Config, e entry) error {
 		f, ok := e.value.(float64)
 		if !ok || f < 0 || math.IsInf(f, 0) {
-			return fmt.Errorf("%v is not a number of at least 0", e.value)
+			return fmt.Errorf("%v is not a number of at least 0", e)
 		}
 		*at(c) = f
 		return nil
@@ -176,10 +185,21 @@ func number(at func(*Config) *int) setter {
 	return func(c *Config, e entry) error {
 		f, ok := e.value.(float64)
 		if !ok || f != math.Trunc(f) || f < 0 || f > math.MaxInt32 {
-			return fmt.Errorf("%v is not a whole number of at least 0", e.value)
+			return fmt.Errorf("%v is not a whole number of at least 0", e)
 		}
 		*at(c) = int(f)
 		return nil
+	}
+}
+
+func whole[N uint | uint64](at func(*Config) *N) setter {
+	return func(c *Config, e entry) error {
+		var n int
+		err := number(func(*Config) *int { return &n })(c, e)
+		if err == nil {
+			*at(c) = N(n)
+		}
+		return err
 	}
 }
 
@@ -188,7 +208,7 @@ func duration(at func(*Config) *time.Duration) setter {
 		s, ok := e.value.(string)
 		d, err := time.ParseDuration(s)
 		if !ok || err != nil || d < 0 {
-			return fmt.Errorf("%v is not a duration such as \"30s\"", e.value)
+			return fmt.Errorf("%v is not a duration such as \"30s\"", e)
 		}
 		*at(c) = d
 		return nil
@@ -200,7 +220,7 @@ func texts(at func(*Config) *[]string) setter {
 	return func(c *Config, e entry) error {
 		list, ok := e.value.([]any)
 		if !ok {
-			return fmt.Errorf("%v is not a list of strings", e.value)
+			return fmt.Errorf("%v is not a list of strings", e)
 		}
 		for _, el := range list {
 			s, ok := el.(string)
@@ -217,14 +237,19 @@ func texts(at func(*Config) *[]string) setter {
 
 func pairs(at func(*Config) map[string]string) setter {
 	return func(c *Config, e entry) error {
+		if e.block == nil {
+			return fmt.Errorf("%v is not a block", e)
+		}
 		for _, kv := range e.block {
 			switch v := kv.value.(type) {
 			case string:
 				at(c)[kv.key] = v
-			case bool, float64:
-				at(c)[kv.key] = fmt.Sprint(v)
+			case bool:
+				at(c)[kv.key] = strconv.FormatBool(v)
+			case float64:
+				at(c)[kv.key] = strconv.FormatFloat(v, 'f', -1, 64)
 			default:
-				return fmt.Errorf("%s is not a string", kv.key)
+				return fmt.Errorf("%s: %v is not a string", kv.key, kv)
 			}
 		}
 		return nil
@@ -238,11 +263,7 @@ func plugins(c *Config, e entry) error {
 			switch part.key {
 			case "config":
 				for _, kv := range part.block {
-					if kv.value != nil {
-						c.Plugin(p.key)[kv.key] = kv.value
-					} else {
-						c.Plugin(p.key)[kv.key] = tree(kv.block)
-					}
+					c.Plugin(p.key)[kv.key] = kv.plain()
 				}
 			case "args":
 				c.warn("plugin."+p.key+".args", part)
@@ -252,16 +273,4 @@ func plugins(c *Config, e entry) error {
 		}
 	}
 	return nil
-}
-
-func tree(block []entry) map[string]any {
-	out := map[string]any{}
-	for _, kv := range block {
-		if kv.value != nil {
-			out[kv.key] = kv.value
-		} else {
-			out[kv.key] = tree(kv.block)
-		}
-	}
-	return out
 }

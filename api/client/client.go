@@ -16,6 +16,7 @@ import (
 
 	"atoll/federation"
 	"atoll/model"
+	"atoll/model/method"
 )
 
 // maxAnswer bounds an answer's body in bytes.
@@ -32,6 +33,19 @@ type Client struct {
 // Regions returns what the agent knows of all regions, by name.
 func (c *Client) Regions(ctx context.Context) (out []model.RegionStatus, err error) {
 	_, err = c.get(ctx, "/v1/federation/regions", nil, &out)
+	return out, err
+}
+
+// Accept makes a cell the one that a region is, for the servers of the agent's
+// region, or of the region via unless that is "". It returns the servers that
+// took it, and why others did not.
+func (c *Client) Accept(ctx context.Context, via, region, cellID string) (*method.RegionAcceptResponse, error) {
+	out := new(method.RegionAcceptResponse)
+	query := url.Values{"cell": {cellID}}
+	if via != "" {
+		query.Set("region", via)
+	}
+	_, err := c.do(ctx, http.MethodPut, "/v1/federation/region/"+url.PathEscape(region)+"/accept", query, out)
 	return out, err
 }
 
@@ -61,7 +75,11 @@ func (c *Client) all(ctx context.Context, path string, query url.Values, rows an
 }
 
 func (c *Client) get(ctx context.Context, path string, query url.Values, out any) (http.Header, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.Address, "/")+path+"?"+query.Encode(), nil)
+	return c.do(ctx, http.MethodGet, path, query, out)
+}
+
+func (c *Client) do(ctx context.Context, verb, path string, query url.Values, out any) (http.Header, error) {
+	req, err := http.NewRequestWithContext(ctx, verb, strings.TrimSuffix(c.Address, "/")+path+"?"+query.Encode(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the address %q: %w", c.Address, err)
 	}

@@ -10,7 +10,7 @@ import (
 func (s *Snapshot) AllocsIndex() uint64 { return s.tableIndex(tableAllocs) }
 
 // AllocCount is the number of allocations.
-func (s *Snapshot) AllocCount() int { return s.allocs.rows.n }
+func (s *Snapshot) AllocCount() int { return s.allocs.byID.Len() }
 
 // watchAllocs adds the whole table of allocations to ws.
 func (s *Snapshot) watchAllocs(ws Watch) { first[*allocRoot](s.tx, ws, tableAllocs) }

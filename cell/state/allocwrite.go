@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 
 	"atoll/internal/wire"
 	"atoll/model"
@@ -34,16 +35,18 @@ func NewPlanCommand(p *model.Plan, now int64) *PlanCommand {
 	return c
 }
 
-// ApplyPlan makes the plan's allocations, stops and updates.
-func (t *Txn) ApplyPlan(c *PlanCommand) error {
+// ApplyPlan makes the plan's allocations, stops and updates. It returns the nodes
+// among those placed on that went down, or away, since the plan was checked: the
+// job has to be looked at again.
+func (t *Txn) ApplyPlan(c *PlanCommand) (down []model.UUID, err error) {
 	place, err := model.UnpackPlacements(c.Rows)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p := &c.Plan
 	shared, err := t.shareGroups(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rows := t.rows()
 	for _, stop := range p.Stop {
@@ -51,7 +54,7 @@ func (t *Txn) ApplyPlan(c *PlanCommand) error {
 	}
 	for _, up := range p.Update {
 		if int(up.Group) >= len(shared) {
-			return fmt.Errorf("cannot apply plan: update of %s names group %d of %d", up.ID, up.Group, len(shared))
+			return nil, fmt.Errorf("cannot apply plan: update of %s names group %d of %d", up.ID, up.Group, len(shared))
 		}
 		rows.update(up.ID, true, func(r *model.AllocRow) {
 			// The allocation keeps the evaluation and the metrics it was
@@ -65,12 +68,16 @@ func (t *Txn) ApplyPlan(c *PlanCommand) error {
 	for i := range place {
 		pl := &place[i]
 		if int(pl.Group) >= len(shared) {
-			return fmt.Errorf("cannot apply plan: placement %d names group %d of %d", i, pl.Group, len(shared))
+			return nil, fmt.Errorf("cannot apply plan: placement %d names group %d of %d", i, pl.Group, len(shared))
 		}
 		name, seen := names[pl.NodeID]
 		if !seen {
-			if n := first[*model.Node](t.tx, nil, tableNodes, pl.NodeID.String()); n != nil {
+			n := first[*model.Node](t.tx, nil, tableNodes, pl.NodeID.String())
+			if n != nil {
 				name = n.Name
+			}
+			if n == nil || n.Status == model.NodeStatusDown {
+				down = append(down, pl.NodeID)
 			}
 			names[pl.NodeID] = name
 		}
@@ -87,7 +94,7 @@ func (t *Txn) ApplyPlan(c *PlanCommand) error {
 			})
 		}
 	}
-	return t.refreshStatus(p.JobKey)
+	return down, t.refreshStatus(p.JobKey)
 }
 
 // shareGroups makes what the plan's allocations share.
@@ -115,7 +122,8 @@ func (t *Txn) stopAlloc(rows *allocTxn, stop *model.PlanStop, now int64) {
 		if stop.Evict {
 			r.Desired = model.DesiredEvict
 		}
-		if stop.Lost && !r.ClientTerminal() {
+		// The node may have gone since the plan was made.
+		if !r.ClientTerminal() && (stop.Lost || t.nodeGone(r.NodeID)) {
 			r.Client = model.ClientLost
 		}
 		if stop.Description != "" || !stop.FollowupEval.IsZero() {
@@ -194,18 +202,18 @@ func (t *Txn) LoseStopped(node model.UUID, now int64) error {
 	if n == nil {
 		return nil
 	}
-	var touched []model.JobID
-	seen := make(map[model.JobID]bool)
-	for _, place := range n.places {
-		row := rows.rows.at(int(place))
-		if !row.ServerTerminal() || row.ClientTerminal() {
-			continue
+	var lose []*model.AllocRow
+	for r := range rows.at(n.places) {
+		if r.ServerTerminal() && !r.ClientTerminal() {
+			lose = append(lose, r)
 		}
-		if key := row.Shared.Job.Key(); !seen[key] {
-			seen[key] = true
+	}
+	var touched []model.JobID
+	for _, r := range lose {
+		rows.update(r.ID, false, func(r *model.AllocRow) { r.Client, r.ModifyTime = model.ClientLost, now })
+		if key := r.Job().Key(); !slices.Contains(touched, key) {
 			touched = append(touched, key)
 		}
-		rows.update(row.ID, false, func(r *model.AllocRow) { r.Client, r.ModifyTime = model.ClientLost, now })
 	}
 	for _, key := range touched {
 		if err := t.refreshStatus(key); err != nil {
@@ -213,6 +221,12 @@ func (t *Txn) LoseStopped(node model.UUID, now int64) error {
 		}
 	}
 	return nil
+}
+
+// nodeGone reports whether a node will not say what becomes of its allocations.
+func (t *Txn) nodeGone(id model.UUID) bool {
+	n := first[*model.Node](t.tx, nil, tableNodes, id.String())
+	return n == nil || n.Status == model.NodeStatusDown
 }
 
 func withExtra(x *model.AllocExtra, f func(*model.AllocExtra)) *model.AllocExtra {

@@ -126,8 +126,8 @@ func (t *Txn) StopJob(key model.JobID) (*model.Job, error) {
 	return t.UpsertJob(&j)
 }
 
-// PurgeJob forgets a job and its versions. Its allocations stay until they
-// have stopped; its evaluations stay.
+// PurgeJob forgets a job and its versions. Its allocations and evaluations stay
+// until they are reaped.
 func (t *Txn) PurgeJob(key model.JobID) error {
 	snap := Snapshot{tx: t.tx}
 	for _, v := range snap.versions(nil, key) {
@@ -141,6 +141,7 @@ func (t *Txn) PurgeJob(key model.JobID) error {
 			return fmt.Errorf("cannot purge job %q: %w", key.ID, err)
 		}
 	}
+	t.rows().dropJob(key)
 	return nil
 }
 
@@ -162,14 +163,8 @@ func (t *Txn) refreshStatus(key model.JobID) error {
 }
 
 func (t *Txn) deriveStatus(j *model.Job) string {
-	var table *allocTable
-	if t.allocs != nil {
-		table = &t.allocs.allocTable
-	} else {
-		table = t.before
-	}
 	placed, live := false, false
-	if ja := table.job(j.Key()); ja != nil && ja.incarnation == j.CreateIndex {
+	if ja := t.table().job(j.Key()); ja != nil && ja.incarnation == j.CreateIndex {
 		for _, c := range ja.counts {
 			placed = true
 			if c.by[model.ClientPending]+c.by[model.ClientRunning]+c.by[model.ClientUnknown] > 0 {

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -56,17 +55,7 @@ func (t *Txn) UpsertNode(node *model.Node, now int64) error {
 		// its own to watch before it has any.
 		rows.ownNode(id).name = n.Name
 	}
-	t.dirty[indexCapacity] = true
 	return t.insert(tableNodes, &n)
-}
-
-// CapacityIndex is the index of the last change that may have made room: of a
-// node, or of an allocation that ended.
-func (s *Snapshot) CapacityIndex(ws Watch) uint64 {
-	if row := first[*indexRow](s.tx, ws, tableIndexes, indexCapacity); row != nil {
-		return row.Index
-	}
-	return 0
 }
 
 // SetNodeStatus changes a node's status; it reports whether there is such a
@@ -99,19 +88,13 @@ func (t *Txn) ChangeNode(id string, e *model.NodeEvent, f func(*model.Node)) (*m
 	if e != nil {
 		n.Events = t.event(&n, e)
 	}
-	t.dirty[indexCapacity] = true
 	return &n, t.insert(tableNodes, &n)
 }
 
 // DeleteNode forgets a node; what it ran stays among the allocations.
 func (t *Txn) DeleteNode(id string) error {
-	old := first[*model.Node](t.tx, nil, tableNodes, id)
-	if old == nil {
-		return nil
-	}
-	t.dirty[tableNodes] = true
-	if err := t.tx.Delete(tableNodes, old); err != nil {
-		return fmt.Errorf("cannot delete node %s: %w", id, err)
+	if old := first[*model.Node](t.tx, nil, tableNodes, id); old != nil {
+		return t.deleteNode(old)
 	}
 	return nil
 }

@@ -4,11 +4,15 @@ import (
 	"fmt"
 
 	memdb "github.com/hashicorp/go-memdb"
+
+	"atoll/model"
 )
 
 // Store holds a cell's tables. One goroutine writes, any number read.
 type Store struct {
 	db *memdb.MemDB
+	// Build is the version of Atoll, written into snapshots; set before use.
+	Build string
 }
 
 // New returns an empty store.
@@ -63,13 +67,15 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 	}
 	var woken []*lazyChan
 	if t.allocs != nil {
+		if err := t.freed(t.allocs.freed); err != nil {
+			return err
+		}
 		var table *allocTable
 		table, woken = t.allocs.publish()
 		if err := tx.Insert(tableAllocs, &allocRoot{table: table}); err != nil {
 			return err
 		}
 		t.dirty[tableAllocs] = true
-		t.dirty[indexCapacity] = t.dirty[indexCapacity] || t.allocs.freed
 	}
 	t.dirty[last] = true
 	for _, name := range indexed {
@@ -94,8 +100,21 @@ func (t *Txn) rows() *allocTxn {
 	return t.allocs
 }
 
+// table is the table of allocations as the transaction sees it.
+func (t *Txn) table() *allocTable {
+	if t.allocs != nil {
+		return &t.allocs.allocTable
+	}
+	return t.before
+}
+
 func (t *Txn) insert(table string, row any) error {
 	t.dirty[table] = true
+	if n, ok := row.(*model.Node); ok {
+		if err := t.nodeChanged(first[*model.Node](t.tx, nil, tableNodes, n.ID), n); err != nil {
+			return err
+		}
+	}
 	if err := t.tx.Insert(table, row); err != nil {
 		return fmt.Errorf("cannot write table %s: %w", table, err)
 	}
@@ -106,15 +125,13 @@ func (t *Txn) insert(table string, row any) error {
 type Snapshot struct {
 	tx     *memdb.Txn
 	allocs *allocTable
+	build  string
 }
 
 // Snapshot returns the newest state.
 func (s *Store) Snapshot() *Snapshot {
-	return newSnapshot(s.db.Txn(false))
-}
-
-func newSnapshot(tx *memdb.Txn) *Snapshot {
-	return &Snapshot{tx: tx, allocs: first[*allocRoot](tx, nil, tableAllocs).table}
+	tx := s.db.Txn(false)
+	return &Snapshot{tx: tx, allocs: first[*allocRoot](tx, nil, tableAllocs).table, build: s.Build}
 }
 
 // Index is the Raft index of the newest change in the snapshot.

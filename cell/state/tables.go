@@ -1,6 +1,8 @@
 package state
 
 import (
+	"reflect"
+
 	memdb "github.com/hashicorp/go-memdb"
 
 	"atoll/model"
@@ -14,6 +16,8 @@ type table struct {
 	name    string
 	indexes map[string]*memdb.IndexSchema
 	rec     byte
+	// row is the type of its rows, for the test that fills each field.
+	row     reflect.Type
 	persist func(*persister, *memdb.Txn)
 	restore func(*restorer, []byte) error
 }
@@ -21,7 +25,7 @@ type table struct {
 // tableOf declares a table whose rows are *T.
 func tableOf[T any](name string, rec byte, id memdb.Indexer, others ...*memdb.IndexSchema) table {
 	t := table{
-		name: name, rec: rec,
+		name: name, rec: rec, row: reflect.TypeFor[T](),
 		indexes: map[string]*memdb.IndexSchema{byID: {Name: byID, Unique: true, Indexer: id}},
 		persist: func(p *persister, tx *memdb.Txn) { putAll[*T](p, tx, rec, name) },
 		restore: func(r *restorer, body []byte) error { return restoreRow[T](r, name, body) },
@@ -34,17 +38,16 @@ func tableOf[T any](name string, rec byte, id memdb.Indexer, others ...*memdb.In
 
 // Names of tables and indexes.
 const (
-	tableAllocs   = "allocs"
-	tableIndexes  = "indexes"
-	tableJobs     = "jobs"
-	tableVersions = "job_versions"
-	tableNodes    = "nodes"
-	tableEvals    = "evals"
-	tableCell     = "cell"
-	tableRequests = "requests"
-	// indexCapacity is not a table: its index row is of the last change that
-	// may have made room for something that found no place.
-	indexCapacity = "capacity"
+	tableAllocs    = "allocs"
+	tableIndexes   = "indexes"
+	tableJobs      = "jobs"
+	tableVersions  = "job_versions"
+	tableNodes     = "nodes"
+	tableEvals     = "evals"
+	tableCell      = "cell"
+	tableRequests  = "requests"
+	tableAutopilot = "autopilot_config"
+	tableCapacity  = "capacity"
 	// last is the index row of any change.
 	last = ""
 
@@ -52,6 +55,7 @@ const (
 	byJob = "job"
 	// byStatus lets the broker read pending evaluations without the others.
 	byStatus = "status"
+	byClass  = "class"
 	// byType finds the jobs that run on every node when a node comes.
 	byType = "type"
 )
@@ -60,15 +64,18 @@ const (
 // snapshots.
 var tables = []table{
 	tableOf[Cell](tableCell, recCell, singleton{}),
-	tableOf[indexRow](tableIndexes, recIndex, tableName{}),
+	tableOf[indexRow](tableIndexes, recIndex, byText[*indexRow](func(r *indexRow) string { return r.Table })),
 	tableOf[model.Job](tableJobs, recJob, fields("Namespace", "ID"),
-		&memdb.IndexSchema{Name: byType, Indexer: fields("Type")}),
+		&memdb.IndexSchema{Name: byType, Indexer: byText[*model.Job](func(j *model.Job) string { return j.Type })}),
 	tableOf[model.Job](tableVersions, recJobVersion, fields("Namespace", "ID", "Version")),
-	tableOf[model.Node](tableNodes, recNode, fields("ID")),
+	tableOf[model.Node](tableNodes, recNode, fields("ID"),
+		&memdb.IndexSchema{Name: byClass, Indexer: byText[*model.Node](func(n *model.Node) string { return n.ComputedClass })}),
+	tableOf[Capacity](tableCapacity, recCapacity, byText[*Capacity](func(c *Capacity) string { return c.Class })),
 	tableOf[model.Evaluation](tableEvals, recEval, fields("ID"),
 		&memdb.IndexSchema{Name: byJob, Indexer: fields("Namespace", "JobID")},
 		&memdb.IndexSchema{Name: byStatus, Indexer: fields("Status")}),
 	requestsTable(),
+	tableOf[model.AutopilotConfig](tableAutopilot, recAutopilot, singleton{}),
 }
 
 // indexed are the names of index rows that a change may write, in this order,
@@ -80,7 +87,7 @@ var indexed = func() []string {
 			names = append(names, t.name)
 		}
 	}
-	return append(names, indexCapacity)
+	return names
 }()
 
 func schema() *memdb.DBSchema {
@@ -115,13 +122,14 @@ type singleton struct{}
 func (singleton) FromArgs(...any) ([]byte, error)      { return []byte{1}, nil }
 func (singleton) FromObject(any) (bool, []byte, error) { return true, []byte{1}, nil }
 
-// tableName indexes indexRows; memdb's own string index refuses "".
-type tableName struct{}
+// byText indexes rows by a text that may be empty, which memdb's own index of
+// strings refuses.
+type byText[T any] func(T) string
 
-func (tableName) FromArgs(args ...any) ([]byte, error) {
+func (byText[T]) FromArgs(args ...any) ([]byte, error) {
 	return []byte(args[0].(string) + "\x00"), nil
 }
 
-func (tableName) FromObject(row any) (bool, []byte, error) {
-	return true, []byte(row.(*indexRow).Table + "\x00"), nil
+func (f byText[T]) FromObject(row any) (bool, []byte, error) {
+	return true, []byte(f(row.(T)) + "\x00"), nil
 }

@@ -62,11 +62,14 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		agentCommand(), devCommand(), versionCommand(),
 		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand()),
-		group("node", "Look at nodes", nodeStatusCommand()),
+		group("node", "Look at nodes, and take them out of use", nodeStatusCommand(), nodeEligibilityCommand()),
 		group("alloc", "Look at allocations", allocStatusCommand(), allocLogsCommand()),
 		group("eval", "Look at evaluations", evalStatusCommand()),
-		group("server", "Look at servers", serverMembersCommand()),
-		group("region", "Look at regions", regionListCommand()),
+		group("server", "Look at servers, join them and declare them gone", serverMembersCommand(), serverJoinCommand(), serverForceLeaveCommand()),
+		group("region", "Look at regions", regionListCommand(), regionAcceptCommand()),
+		group("operator", "Tend a region's servers",
+			group("raft", "Look at and change the members of a region's cell", raftListPeersCommand(), raftRemovePeerCommand(), raftTransferCommand()),
+			group("autopilot", "How a cell's leader tends its servers", autopilotGetCommand(), autopilotSetCommand(), autopilotHealthCommand())),
 	)
 	// Nomad's short forms.
 	for _, c := range []*cobra.Command{jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand()} {

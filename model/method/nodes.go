@@ -7,13 +7,13 @@ import (
 )
 
 var (
-	NodeList       = read[ListRequest, NodeListResponse]("Node.List")
-	NodeGet        = read[NodeRequest, NodeResponse]("Node.Get")
-	NodeAllocs     = read[NodeRequest, AllocsResponse]("Node.Allocations")
-	NodeRegister   = report[NodeRegisterRequest, NodeHeartbeatResponse]("Node.Register")
-	NodeHeartbeat  = Method[NodeHeartbeatRequest, NodeHeartbeatResponse]{Spec{Name: "Node.Heartbeat", Place: AtLeader}}
-	NodePullAllocs = read[NodeAllocsRequest, NodeAllocsResponse]("Node.PullAllocs")
-	NodeUpdate     = report[NodeUpdateAllocsRequest, IndexResponse]("Node.UpdateAllocs")
+	NodeList        = read[ListRequest, NodeListResponse]("Node.List")
+	NodeGet         = read[NodeRequest, NodeResponse]("Node.Get")
+	NodeAllocs      = read[NodeRequest, AllocsResponse]("Node.Allocations")
+	NodeRegister    = report[NodeRegisterRequest, NodeHeartbeatResponse]("Node.Register")
+	NodeHeartbeat   = Method[NodeHeartbeatRequest, NodeHeartbeatResponse]{Spec{Name: "Node.Heartbeat", Place: AtLeader}}
+	NodePullAllocs  = read[NodeAllocsRequest, NodeAllocsResponse]("Node.PullAllocs")
+	NodeUpdate      = report[NodeUpdateAllocsRequest, IndexResponse]("Node.UpdateAllocs")
 	NodeEligibility = write[NodeEligibilityRequest, NodeChangeResponse]("Node.Eligibility")
 	NodePurge       = write[NodeIDRequest, NodeChangeResponse]("Node.Purge")
 	NodeEvaluate    = write[NodeIDRequest, NodeChangeResponse]("Node.Evaluate")

@@ -16,6 +16,9 @@ type Query struct {
 	PerPage   int
 	NextToken string
 	Reverse   bool
+	// Consistent makes the leader ask its cell whether it leads still before
+	// it answers: the answer then holds every write acknowledged before.
+	Consistent bool
 }
 
 // Meta is what every read answers with.

@@ -1,0 +1,144 @@
+package federation
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"atoll/internal/clock"
+	"atoll/model"
+	"atoll/model/method"
+	"atoll/rpc"
+)
+
+// fakeCell is a cell as a test says.
+type fakeCell struct {
+	mu     sync.Mutex
+	leads  bool
+	leader string
+}
+
+func (c *fakeCell) set(leads bool, leader string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leads, c.leader = leads, leader
+}
+
+func (c *fakeCell) Leads() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.leads }
+
+func (c *fakeCell) Leader() string { c.mu.Lock(); defer c.mu.Unlock(); return c.leader }
+
+type fakeSessions map[string]*rpc.Session
+
+func (s fakeSessions) Session(nodeID string) *rpc.Session { return s[nodeID] }
+
+func TestWhereACallGoes(t *testing.T) { synctest.Test(t, whereACallGoes) }
+
+func whereACallGoes(t *testing.T) {
+	session := new(rpc.Session)
+	cell := &fakeCell{}
+	d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
+	d.Update(slices.Concat(peersOf("us", "us1", "us2"), peersOf("eu", "eu1", "eu2"), peersOf("ap", "ap1")))
+	d.Report("ap", "ap1", errRefused)
+	r := NewRouter(d, cell, fakeSessions{"here": session})
+	var (
+		write  = method.Spec{Place: method.AtLeader, Write: true}
+		read   = method.Spec{Place: method.AtLeaderOrStale}
+		server = method.Spec{Place: method.AtServer}
+		node   = method.Spec{Place: method.AtNode}
+	)
+	for name, c := range map[string]struct {
+		leads   bool
+		leader  string
+		env     rpc.Envelope
+		spec    method.Spec
+		want    rpc.Decision
+		refusal model.Kind // KindInternal: none
+	}{
+		"a write at the leader":                {leads: true, spec: write, want: rpc.Decision{Local: true, Region: "us"}},
+		"a write elsewhere":                    {leader: "us2", spec: write, want: rpc.Decision{Servers: []string{"us2"}, Region: "us"}},
+		"a write for our region by name":       {leads: true, spec: write, env: rpc.Envelope{Region: "us"}, want: rpc.Decision{Local: true, Region: "us"}},
+		"a write for the global region":        {leads: true, spec: write, env: rpc.Envelope{Region: "global"}, want: rpc.Decision{Local: true, Region: "us"}},
+		"passed on, and still not the leader":  {leader: "us2", spec: write, env: rpc.Envelope{Forwarded: true}, refusal: model.KindNoLeader},
+		"a read at a follower":                 {leader: "us2", spec: read, want: rpc.Decision{Servers: []string{"us2"}, Region: "us"}},
+		"a stale read at a follower":           {leader: "us2", spec: read, env: rpc.Envelope{AllowStale: true}, want: rpc.Decision{Local: true, Region: "us"}},
+		"a stale read without a leader":        {spec: read, env: rpc.Envelope{AllowStale: true}, want: rpc.Decision{Local: true, Region: "us"}},
+		"staleness helps no write":             {leader: "us2", spec: write, env: rpc.Envelope{AllowStale: true}, want: rpc.Decision{Servers: []string{"us2"}, Region: "us"}},
+		"whatever any server knows":            {spec: server, want: rpc.Decision{Local: true, Region: "us"}},
+		"a write for another region":           {leads: true, spec: write, env: rpc.Envelope{Region: "eu"}, want: rpc.Decision{Servers: []string{"eu1", "eu2"}, Region: "eu"}},
+		"a server's matter in another region":  {spec: server, env: rpc.Envelope{Region: "eu"}, want: rpc.Decision{Servers: []string{"eu1", "eu2"}, Region: "eu"}},
+		"a region that does not answer":        {leads: true, spec: read, env: rpc.Envelope{Region: "ap"}, refusal: model.KindUnreachable},
+		"a region that nobody saw":             {leads: true, spec: read, env: rpc.Envelope{Region: "mars"}, refusal: model.KindUnknownRegion},
+		"a node whose session is here":         {spec: node, env: rpc.Envelope{NodeID: "here"}, want: rpc.Decision{Session: session, Region: "us"}},
+		"a node whose session is elsewhere":    {spec: node, env: rpc.Envelope{NodeID: "there"}, want: rpc.Decision{Servers: []string{"us2"}, Region: "us"}},
+		"passed on, and its session not there": {spec: node, env: rpc.Envelope{NodeID: "there", Forwarded: true}, refusal: model.KindUnreachable},
+		"a node of another region":             {spec: node, env: rpc.Envelope{NodeID: "here", Region: "eu"}, want: rpc.Decision{Servers: []string{"eu1", "eu2"}, Region: "eu"}},
+	} {
+		cell.set(c.leads, c.leader)
+		begun := time.Now()
+		got, err := r.Route(t.Context(), &c.env, c.spec)
+		if took := time.Since(begun); took > 0 {
+			t.Errorf("%s: it took %s", name, took)
+		}
+		if model.KindOf(err) != c.refusal || (err == nil) != (c.refusal == model.KindInternal) {
+			t.Errorf("%s: error %v, want kind %s", name, err, c.refusal)
+			continue
+		}
+		if got.Local != c.want.Local || got.Session != c.want.Session || got.Region != c.want.Region || !slices.Equal(got.Servers, c.want.Servers) {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+	_, err := r.Route(t.Context(), &rpc.Envelope{Region: "mars"}, read)
+	if !strings.Contains(err.Error(), `No path to region "mars"`) || !strings.Contains(err.Error(), "ap, eu, us") {
+		t.Errorf("an unknown region: %v", err)
+	}
+}
+
+func TestACallWaitsForALeader(t *testing.T) {
+	write := method.Spec{Place: method.AtLeader, Write: true}
+	for name, c := range map[string]struct {
+		after  time.Duration // until there is a leader
+		leads  bool
+		leader string
+		limit  time.Duration // of the call; 0 is none
+		takes  time.Duration // at the least and, but for a poll, at the most
+		want   model.Kind
+	}{
+		"we become it":           {after: time.Second, leads: true, leader: "us1", takes: time.Second},
+		"another does":           {after: time.Second, leader: "us2", takes: time.Second},
+		"nobody does":            {after: time.Hour, leader: "us2", takes: leaderWait, want: model.KindNoLeader},
+		"the call ends first":    {after: time.Hour, limit: 500 * time.Millisecond, takes: 500 * time.Millisecond, want: model.KindNoLeader},
+		"we are said to, but no": {after: 0, leader: "us1", takes: leaderWait, want: model.KindNoLeader},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cell := &fakeCell{}
+				d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
+				d.Update(peersOf("us", "us1", "us2"))
+				timer := time.AfterFunc(c.after, func() { cell.set(c.leads, c.leader) })
+				defer timer.Stop()
+				ctx := t.Context()
+				if c.limit > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, c.limit)
+					defer cancel()
+				}
+				begun := time.Now()
+				got, err := NewRouter(d, cell, fakeSessions{}).Route(ctx, &rpc.Envelope{}, write)
+				if took := time.Since(begun); took < c.takes || took > c.takes+50*time.Millisecond {
+					t.Errorf("it took %s, want %s", took, c.takes)
+				}
+				if (err == nil) != (c.want == model.KindInternal) || model.KindOf(err) != c.want {
+					t.Errorf("error %v", err)
+				}
+				if err == nil && got.Local != c.leads || err == nil && !c.leads && !slices.Equal(got.Servers, []string{c.leader}) {
+					t.Errorf("decision %+v", got)
+				}
+			})
+		})
+	}
+}
