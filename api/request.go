@@ -189,9 +189,7 @@ func write[Q, R any](r *request, m method.Method[Q, R], req *Q, index func(*R) u
 	if err := r.oneRegion(); err != nil {
 		return nil, err
 	}
-	to := r.to
-	to.RequestID = r.query.Get("idempotency_token")
-	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, m, to, req)
+	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, m, r.to, req)
 	if err != nil {
 		return nil, err
 	}

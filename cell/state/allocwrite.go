@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 
 	"atoll/internal/wire"
 	"atoll/model"
@@ -194,7 +195,8 @@ func (t *Txn) stopAlloc(rows *allocTxn, stop *model.PlanStop, now int64) {
 		if stop.Evict {
 			r.Desired = model.DesiredEvict
 		}
-		if stop.Lost && !r.ClientTerminal() {
+		// The node may have gone since the plan was made.
+		if !r.ClientTerminal() && (stop.Lost || t.nodeGone(r.NodeID)) {
 			r.Client = model.ClientLost
 		}
 		if stop.Description != "" || !stop.FollowupEval.IsZero() {
@@ -293,18 +295,18 @@ func (t *Txn) LoseStopped(node model.UUID, now int64) error {
 	if n == nil {
 		return nil
 	}
-	var touched []model.JobID
-	seen := make(map[model.JobID]bool)
-	for _, place := range n.places {
-		row := rows.rows.at(int(place))
-		if !row.ServerTerminal() || row.ClientTerminal() {
-			continue
+	var lose []*model.AllocRow
+	for r := range rows.at(n.places) {
+		if r.ServerTerminal() && !r.ClientTerminal() {
+			lose = append(lose, r)
 		}
-		if key := row.Shared.Job.Key(); !seen[key] {
-			seen[key] = true
+	}
+	var touched []model.JobID
+	for _, r := range lose {
+		rows.update(r.ID, false, func(r *model.AllocRow) { r.Client, r.ModifyTime = model.ClientLost, now })
+		if key := r.Job().Key(); !slices.Contains(touched, key) {
 			touched = append(touched, key)
 		}
-		rows.update(row.ID, false, func(r *model.AllocRow) { r.Client, r.ModifyTime = model.ClientLost, now })
 	}
 	for _, key := range touched {
 		if err := t.refreshStatus(key); err != nil {
@@ -312,6 +314,12 @@ func (t *Txn) LoseStopped(node model.UUID, now int64) error {
 		}
 	}
 	return nil
+}
+
+// nodeGone reports whether a node will not say what becomes of its allocations.
+func (t *Txn) nodeGone(id model.UUID) bool {
+	n := first[*model.Node](t.tx, nil, tableNodes, id.String())
+	return n == nil || n.Status == model.NodeStatusDown
 }
 
 func withExtra(x *model.AllocExtra, f func(*model.AllocExtra)) *model.AllocExtra {

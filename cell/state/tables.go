@@ -68,7 +68,7 @@ var tables = []table{
 	tableOf[Cell](tableCell, recCell, singleton{}),
 	tableOf[indexRow](tableIndexes, recIndex, byText[*indexRow](func(r *indexRow) string { return r.Table })),
 	tableOf[model.Job](tableJobs, recJob, fields("Namespace", "ID"),
-		&memdb.IndexSchema{Name: byType, Indexer: fields("Type")}),
+		&memdb.IndexSchema{Name: byType, Indexer: byText[*model.Job](func(j *model.Job) string { return j.Type })}),
 	tableOf[model.Job](tableVersions, recJobVersion, fields("Namespace", "ID", "Version")),
 	tableOf[model.Node](tableNodes, recNode, fields("ID"),
 		&memdb.IndexSchema{Name: byClass, Indexer: byText[*model.Node](func(n *model.Node) string { return n.ComputedClass })}),
