@@ -23,7 +23,10 @@ const (
 	CmdAllocReports  Command = 8
 
 	CmdAutopilotConfig Command = 9
+	CmdEvalDelete      Command = 22
+	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
+	CmdNodeQuarantine  Command = 25
 
 	CmdDeploymentStatus  Command = 26
 	CmdDeploymentPromote Command = 27
@@ -46,7 +49,10 @@ var table = map[Command]command{
 	CmdAllocReports:  typed(applyAllocReports),
 
 	CmdAutopilotConfig: typed(applyAutopilotConfig),
+	CmdEvalDelete:      typed(applyEvalDelete),
+	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),
+	CmdNodeQuarantine:  typed(applyNodeQuarantine),
 
 	CmdDeploymentStatus:  typed(applyDeploymentStatus),
 	CmdDeploymentPromote: typed(applyDeploymentPromote),

@@ -54,6 +54,18 @@ func applyNodeStatus(tx *state.Txn, snap *state.Snapshot, index uint64, c *NodeS
 	return &None{}, deriveNodeEvals(tx, snap, index, c.NodeID, c.Derive)
 }
 
+// NodeQuarantine makes a node ineligible that keeps refusing plans.
+type NodeQuarantine struct {
+	NodeID string
+	Why    string
+	// Time is the proposer's, in Unix nanoseconds.
+	Time int64
+}
+
+func applyNodeQuarantine(tx *state.Txn, _ *state.Snapshot, _ uint64, c *NodeQuarantine) (*None, error) {
+	return &None{}, tx.QuarantineNode(c.NodeID, c.Why, c.Time)
+}
+
 // deriveNodeEvals makes an evaluation for each job with work on the node.
 func deriveNodeEvals(tx *state.Txn, snap *state.Snapshot, index uint64, nodeID string, d Derive) error {
 	id, ok := model.ParseUUID(nodeID)

@@ -133,14 +133,21 @@ func wrongJobFiles(t *testing.T, a *agent) {
 		{"an unknown region", jobFile(`region = "atlantis"`, "", plain), []string{`"atlantis"`, "us"}},
 		{"an unsupported block", jobFile("periodic {}\n", "", plain), []string{"wrong.nomad:2: job.periodic: "}},
 		{"nesting beyond all use", jobFile("meta { x = "+strings.Repeat("[", 1000)+strings.Repeat("]", 1000)+" }", "", plain), []string{"wrong.nomad:2: "}},
+		{"a syntax error in JSON", "{\n \"Job\": {\n  \"ID\": wrong\n }\n}", []string{"wrong.json:3: "}},
+		{"a wrong type in JSON", "{\n \"Job\": {\n  \"ID\": \"x\", \"TaskGroups\": [{\"Name\": \"g\",\n   \"Count\": \"many\"}]\n }\n}", []string{"wrong.json: Job.TaskGroups.Count: a JSON string cannot stand here"}},
+		{"a negative count in JSON", `{"ID": "x", "TaskGroups": [{"Name": "g", "Count": -1}]}`, []string{`wrong.json: group "g".count: -1 is negative`}},
+		{"an id of 10 MB in JSON", `{"ID": "` + strings.Repeat("x", 10<<20) + `"}`, []string{"wrong.json: job.id: 10485760 bytes are over the limit"}},
 		{"10 MB", jobFile("meta { x = \""+strings.Repeat("x", 10<<20)+"\" }", "", plain), []string{"wrong.nomad: ", "over the limit"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "wrong.nomad")
+			file, flag := filepath.Join(t.TempDir(), "wrong.nomad"), "-json=false"
+			if strings.HasPrefix(c.text, "{") {
+				file, flag = strings.TrimSuffix(file, "nomad")+"json", "-json"
+			}
 			if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, err := a.w.cli(a, "job", "run", file)
+			out, err := a.w.cli(a, "job", "run", flag, file)
 			if err == nil {
 				t.Errorf("it was accepted: %s", out)
 			}

@@ -267,6 +267,15 @@ func TestWritesThroughTheDeathOfLeaders(t *testing.T) {
 	var gaps []time.Duration
 	prober := &cellClient{servers: servers, http: &http.Client{Timeout: 15 * time.Second}, rng: rand.New(rand.NewPCG(9, 9))}
 	for k := range kills {
+		// Between deaths the cell is at work: a run in which little happens
+		// says little.
+		enough := acked.Load() + 20
+		eventually(t, 30*time.Second, "writes are acknowledged", func() error {
+			if n := acked.Load(); n < enough {
+				return fmt.Errorf("%d of %d are", n, enough)
+			}
+			return nil
+		})
 		var leader *agent
 		eventually(t, 30*time.Second, "there is a leader to kill", func() error {
 			if leader = leaderOf(servers); leader == nil {
@@ -306,9 +315,6 @@ func TestWritesThroughTheDeathOfLeaders(t *testing.T) {
 	t.Logf("%d operations: median %s, p90 %s, max %s", len(took), took[len(took)/2].Round(time.Millisecond), took[len(took)*9/10].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
 	t.Logf("%d kills, %d acknowledged writes; next accepted write after a kill: median %s, p90 %s, max %s", kills, acked.Load(),
 		gaps[len(gaps)/2].Round(time.Millisecond), gaps[len(gaps)*9/10].Round(time.Millisecond), gaps[len(gaps)-1].Round(time.Millisecond))
-	if int(acked.Load()) < 20*kills {
-		t.Errorf("only %d writes were acknowledged: this run says little", acked.Load())
-	}
 	if result := porcupine.CheckOperationsTimeout(jobRegister, history, 2*time.Minute); result != porcupine.Ok {
 		t.Errorf("the history of %d operations is not linearizable: %s", len(history), result)
 	}

@@ -160,11 +160,13 @@ type agent struct {
 	host *host
 	name string
 	args []string
-	http int
-	log  string
-	cmd  *exec.Cmd
-	done chan struct{}
-	err  error // how it ended, set before done is closed
+	http int // the API's port
+	// address is the API's, when it is not that of the host.
+	address string
+	log     string
+	cmd     *exec.Cmd
+	done    chan struct{}
+	err     error // how it ended, set before done is closed
 }
 
 // agentConfig is what differs between agents.
@@ -222,7 +224,12 @@ func (w *world) process(a *agent) *agent {
 	return a
 }
 
-func (a *agent) url() string { return fmt.Sprintf("http://%s:%d", a.host.ip, a.http) }
+func (a *agent) url() string {
+	if a.address != "" {
+		return a.address
+	}
+	return fmt.Sprintf("http://%s:%d", a.host.ip, a.http)
+}
 
 func (a *agent) start() {
 	a.w.t.Helper()

@@ -16,6 +16,7 @@ import (
 
 	"atoll/internal/backoff"
 	"atoll/internal/clock"
+	"atoll/internal/wholefile"
 	"atoll/model"
 )
 
@@ -63,7 +64,7 @@ type region struct {
 	// down says that calls fail at once: since when, after which cause.
 	down  bool
 	since time.Time
-	cause string
+	cause error
 	// probes counts probes since it went down; next is when one is due.
 	probes int
 	next   time.Time
@@ -215,7 +216,7 @@ func (d *Directory) Report(name, addr string, err error) {
 		}
 	}
 	now := d.cfg.Clock.Now()
-	r.down, r.since, r.cause, r.probes = true, now, err.Error(), 0
+	r.down, r.since, r.cause, r.probes = true, now, err, 0
 	r.next = now.Add(probing.Wait(0))
 	d.cfg.Log.Warn("region does not answer; calls to it fail at once until it does", "region", name, "cause", r.cause)
 	d.signal()
@@ -241,7 +242,7 @@ func (d *Directory) Down(name string) *model.Error {
 	case r.shut():
 		return d.quarantined(r)
 	case r.down:
-		return d.unreachable(r, errors.New(r.cause))
+		return d.unreachable(r, r.cause)
 	}
 	return nil
 }
@@ -407,19 +408,10 @@ func (d *Directory) save() {
 	}
 }
 
-// writeJSON replaces a file as a whole: after a crash it is the old or the new.
 func writeJSON(file string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	tmp, err := os.OpenFile(file+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(b)
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), file)
+	return wholefile.Write(file, b)
 }

@@ -3,6 +3,7 @@ package region
 import (
 	"context"
 	"crypto/subtle"
+	"reflect"
 	"sync"
 	"time"
 
@@ -49,11 +50,24 @@ func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRe
 	n := model.Clone(req.Node)
 	n.SecretID, n.Status, n.StatusDescription = req.SecretID, model.NodeStatusReady, ""
 	n.ComputedClass = scheduler.ComputedClass(n)
+	if old := s.snapshot().Node(nil, n.ID); old != nil && same(n, old) {
+		// Nodes that come again, all at once after an outage, cost no write.
+		return s.answer(n.ID, old.ModifyIndex)
+	}
 	index, _, err := s.Apply(ctx, cell.CmdNodeRegister, &cell.NodeRegister{Node: n, Derive: cell.NewDerive(s.clock.Now().UnixNano())})
 	if err != nil {
 		return nil, err
 	}
 	return s.answer(n.ID, index)
+}
+
+// same reports whether registering n would change nothing of the stored node.
+func same(n, old *model.Node) bool {
+	next := *n
+	// What is not the node's own.
+	next.CreateIndex, next.ModifyIndex, next.SchedulingEligibility = old.CreateIndex, old.ModifyIndex, old.SchedulingEligibility
+	next.StatusUpdatedAt, next.Events = old.StatusUpdatedAt, old.Events
+	return reflect.DeepEqual(&next, old)
 }
 
 func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeHeartbeatRequest) (*method.NodeHeartbeatResponse, error) {

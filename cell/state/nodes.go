@@ -73,6 +73,20 @@ func (t *Txn) SetNodeStatus(id, status, why string, now int64) (bool, error) {
 	return true, t.insert(tableNodes, &n)
 }
 
+// QuarantineNode makes a node ineligible that keeps refusing plans, and says so
+// among its events. It does nothing for a node that is ineligible, or gone.
+func (t *Txn) QuarantineNode(id, why string, now int64) error {
+	old := first[*model.Node](t.tx, nil, tableNodes, id)
+	if old == nil || old.SchedulingEligibility == model.NodeIneligible {
+		return nil
+	}
+	n := *old
+	n.SchedulingEligibility, n.ModifyIndex = model.NodeIneligible, t.index
+	n.Events = t.event(old, why, now)
+	n.Events[len(n.Events)-1].Subsystem = "Scheduler"
+	return t.insert(tableNodes, &n)
+}
+
 func (t *Txn) event(n *model.Node, message string, now int64) []*model.NodeEvent {
 	events := append(slices.Clone(n.Events), &model.NodeEvent{
 		Message: message, Subsystem: "Cluster", Timestamp: time.Unix(0, now).UTC(), CreateIndex: t.index,

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -124,12 +127,12 @@ func (in *jobInput) read(c *cobra.Command, name string) (*api.Job, error) {
 	if in.json {
 		var outer struct{ Job *model.Job }
 		if err := json.Unmarshal(src, &outer); err != nil {
-			return nil, fmt.Errorf("cannot read the job %s: %w", name, err)
+			return nil, jsonFault(name, src, err)
 		}
 		if job = outer.Job; job == nil {
 			job = new(model.Job)
 			if err := json.Unmarshal(src, job); err != nil {
-				return nil, fmt.Errorf("cannot read the job %s: %w", name, err)
+				return nil, jsonFault(name, src, err)
 			}
 		}
 	} else if job, places, err = in.parse(name, src); err != nil {
@@ -158,6 +161,20 @@ func (in *jobInput) read(c *cobra.Command, name string) (*api.Job, error) {
 		return nil, fmt.Errorf("cannot send the job: %w", err)
 	}
 	return out, nil
+}
+
+// jsonFault words what is wrong with a job in JSON: with its line, or with its
+// field, whose place the decoder counts from the object around it.
+func jsonFault(name string, src []byte, err error) error {
+	var syntax *json.SyntaxError
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Errorf("%s:%d: %w", name, 1+bytes.Count(src[:min(int(syntax.Offset), len(src))], []byte("\n")), err)
+	case errors.As(err, &wrongType):
+		return fmt.Errorf("%s: %s: a JSON %s cannot stand here", name, cmp.Or(wrongType.Field, "the job"), wrongType.Value)
+	}
+	return fmt.Errorf("cannot read the job %s: %w", name, err)
 }
 
 func readBounded(name string) ([]byte, error) {

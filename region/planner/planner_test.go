@@ -45,7 +45,6 @@ type slowLog struct {
 	mu    sync.Mutex
 	index uint64
 	queue []*entry
-	ended sync.WaitGroup
 	wake  chan struct{}
 }
 
@@ -186,7 +185,11 @@ func TestPlansUnderWayCountForTheNext(t *testing.T) {
 		go submit(port)
 	}
 	for range 2 {
-		<-l.wake
+		select {
+		case <-l.wake:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the plans that fit were not proposed")
+		}
 	}
 	for _, port := range []int{0, 8080} {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
