@@ -24,7 +24,9 @@ const (
 
 	CmdAutopilotConfig Command = 9
 	CmdNodeEligibility Command = 12
+	CmdNodeDrain       Command = 13
 	CmdNodePurge       Command = 14
+	CmdAllocTransition Command = 15
 	CmdNodeEvaluate    Command = 16
 	CmdEvalMove        Command = 24
 )
@@ -42,7 +44,9 @@ var table = map[Command]command{
 
 	CmdAutopilotConfig: typed(applyAutopilotConfig),
 	CmdNodeEligibility: typed(applyNodeEligibility),
+	CmdNodeDrain:       typed(applyNodeDrain),
 	CmdNodePurge:       typed(applyNodePurge),
+	CmdAllocTransition: typed(applyAllocTransition),
 	CmdNodeEvaluate:    typed(applyNodeEvaluate),
 	CmdEvalMove:        typed(applyEvalMove),
 }

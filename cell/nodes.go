@@ -89,6 +89,8 @@ func applyNodeStatus(tx *state.Txn, snap *state.Snapshot, index uint64, c *NodeS
 	return &None{}, err
 }
 
+const nodeEligible = "Node marked as eligible for scheduling"
+
 func applyNodeEligibility(tx *state.Txn, snap *state.Snapshot, index uint64, c *NodeEligibility) (*NodeChanged, error) {
 	old := snap.Node(nil, c.NodeID)
 	if old == nil {
@@ -96,7 +98,7 @@ func applyNodeEligibility(tx *state.Txn, snap *state.Snapshot, index uint64, c *
 	}
 	want, event := model.NodeIneligible, "Node marked as ineligible for scheduling"
 	if c.Eligible {
-		want, event = model.NodeEligible, "Node marked as eligible for scheduling"
+		want, event = model.NodeEligible, nodeEligible
 	}
 	switch {
 	case c.Eligible && old.DrainStrategy != nil:

@@ -11,6 +11,7 @@
 //	planner    checks and commits plans, one after another
 //	unblock    wakes evaluations when room was made
 //	heartbeat  declares nodes down
+//	drain      empties nodes
 //
 // leader.go makes fresh loops for each term of leadership, in one group that ends
 // with it: nothing is switched on and off by hand. membership.go keeps the cell's

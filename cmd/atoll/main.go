@@ -62,8 +62,8 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		agentCommand(), devCommand(), versionCommand(),
 		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand()),
-		group("node", "Look at nodes, and take them out of use", nodeStatusCommand(), nodeEligibilityCommand()),
-		group("alloc", "Look at allocations", allocStatusCommand(), allocLogsCommand()),
+		group("node", "Look at nodes, and take them out of use", nodeStatusCommand(), nodeEligibilityCommand(), nodeDrainCommand()),
+		group("alloc", "Look at allocations, and stop them", allocStatusCommand(), allocLogsCommand(), allocStopCommand()),
 		group("eval", "Look at evaluations", evalStatusCommand()),
 		group("server", "Look at servers, join them and declare them gone", serverMembersCommand(), serverJoinCommand(), serverForceLeaveCommand()),
 		group("region", "Look at regions", regionListCommand(), regionAcceptCommand()),
