@@ -56,6 +56,14 @@ func readAlloc(r *request) (any, error) {
 	return showAlloc(out.Alloc), nil
 }
 
+func stopAlloc(r *request) (any, error) {
+	noDelay, err := r.flag("no_shutdown_delay")
+	if err != nil {
+		return nil, err
+	}
+	return write(r, method.AllocStop, &method.AllocStopRequest{AllocID: r.id, NoShutdownDelay: noDelay}, func(out *method.AllocStopResponse) uint64 { return out.Index })
+}
+
 func listEvals(r *request) (any, error) {
 	return list(r, method.EvalList, &method.ListRequest{Query: r.read},
 		func(out *method.EvalListResponse) (*method.Meta, []*model.Evaluation) { return &out.Meta, out.Evals },

@@ -35,7 +35,7 @@ func (a *API) table() []route {
 		exact("GET", "/v1/allocations", listAllocs),
 		withID("GET", "/v1/allocation/", "/services", unsupportedPart),
 		withID("GET", "/v1/allocation/", "", readAlloc),
-		withID("PUT", "/v1/allocation/", "/stop", unsupportedPart),
+		withID("PUT", "/v1/allocation/", "/stop", stopAlloc),
 		withID("GET", "/v1/client/fs/logs/", "", allocLogs),
 
 		exact("GET", "/v1/evaluations", listEvals),
@@ -47,7 +47,7 @@ func (a *API) table() []route {
 		withID("GET", "/v1/node/pool/", "", unsupportedPart),
 		withID("GET", "/v1/node/", "/allocations", nodeAllocations),
 		withID("GET", "/v1/node/", "", readNode),
-		withID("PUT", "/v1/node/", "/drain", unsupportedPart),
+		withID("PUT", "/v1/node/", "/drain", drainNode),
 		withID("PUT", "/v1/node/", "/eligibility", setEligibility),
 		withID("PUT", "/v1/node/", "/purge", purgeNode),
 		withID("PUT", "/v1/node/", "/evaluate", evaluateNode),

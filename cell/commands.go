@@ -24,7 +24,9 @@ const (
 
 	CmdAutopilotConfig Command = 9
 	CmdNodeEligibility Command = 12
+	CmdNodeDrain       Command = 13
 	CmdNodePurge       Command = 14
+	CmdAllocTransition Command = 15
 	CmdNodeEvaluate    Command = 16
 	CmdEvalDelete      Command = 22
 	CmdReap            Command = 23
@@ -53,7 +55,9 @@ var table = map[Command]command{
 
 	CmdAutopilotConfig: typed(applyAutopilotConfig),
 	CmdNodeEligibility: typed(applyNodeEligibility),
+	CmdNodeDrain:       typed(applyNodeDrain),
 	CmdNodePurge:       typed(applyNodePurge),
+	CmdAllocTransition: typed(applyAllocTransition),
 	CmdNodeEvaluate:    typed(applyNodeEvaluate),
 	CmdEvalDelete:      typed(applyEvalDelete),
 	CmdReap:            typed(applyReap),

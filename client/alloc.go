@@ -58,12 +58,17 @@ func (r *allocRunner) current() *model.Allocation {
 	return r.alloc
 }
 
-func (r *allocRunner) shutdownDelay() time.Duration {
+// shutdownDelay is how long a task is left before it is ended.
+func (r *allocRunner) shutdownDelay(t *model.Task) time.Duration {
 	a := r.current()
-	if g := a.Job.Group(a.TaskGroup); g != nil {
-		return g.ShutdownDelay
+	if skip := a.DesiredTransition.NoShutdownDelay; skip != nil && *skip {
+		return 0
 	}
-	return 0
+	delay := t.ShutdownDelay
+	if g := a.Job.Group(a.TaskGroup); g != nil {
+		delay = max(delay, g.ShutdownDelay)
+	}
+	return delay
 }
 
 func (r *allocRunner) signal() {

@@ -28,6 +28,8 @@ const (
 	TriggerRolling       = "rolling-update"
 	TriggerDisconnect    = "max-disconnect-timeout"
 	TriggerReconnect     = "reconnect"
+	TriggerNodeDrain     = "node-drain"
+	TriggerAllocStop     = "alloc-stop"
 )
 
 // Evaluation is a request to make what runs match a job.

@@ -20,6 +20,7 @@ import (
 	"atoll/region/autopilot"
 	"atoll/region/broker"
 	"atoll/region/deploy"
+	"atoll/region/drain"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
 	"atoll/region/unblock"
@@ -123,6 +124,9 @@ func (l *leadership) begin(term *group.Group) {
 				_, _, err := l.cell.Apply(ctx, cmd, body)
 				return err
 			}})
+		})
+		l.loop(term, "drain", func(ctx context.Context) error {
+			return drain.Run(ctx, drain.Config{Snapshot: l.cell.Snapshot, Mark: l.migrate, Done: l.drained, Clock: l.clock, Log: l.log.Named("drain")})
 		})
 		pilots := l.pilots
 		pilots.Raft = members
@@ -266,6 +270,25 @@ func (l *leadership) setNodes(ctx context.Context, verdicts []heartbeat.Verdict)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (l *leadership) migrate(ctx context.Context, allocs []model.UUID) error {
+	yes := true
+	_, _, err := l.cell.Apply(ctx, cell.CmdAllocTransition, &cell.AllocTransition{
+		Allocs: allocs, Transition: model.DesiredTransition{Migrate: &yes}, Trigger: model.TriggerNodeDrain,
+		Derive: cell.NewDerive(l.clock.Now().UnixNano()),
+	})
+	if model.KindOf(err) == model.KindNotFound {
+		return nil // they are gone meanwhile
+	}
+	return err
+}
+
+func (l *leadership) drained(ctx context.Context, n *model.Node) error {
+	_, _, err := l.cell.Apply(ctx, cell.CmdNodeDrain, &cell.NodeDrain{
+		NodeID: n.ID, Complete: true, IfModifyIndex: n.ModifyIndex, Derive: cell.NewDerive(l.clock.Now().UnixNano()),
+	})
+	return err
 }
 
 // beat records a heartbeat; false when this server does not lead.

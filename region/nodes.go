@@ -39,6 +39,7 @@ func (s *nodes) bind(r *rpc.Server) {
 	rpc.Handle(r, method.NodePullAllocs, s.pull)
 	rpc.Handle(r, method.NodeUpdate, s.update)
 	rpc.Handle(r, method.NodeEligibility, s.eligibility)
+	rpc.Handle(r, method.NodeDrain, s.drain)
 	rpc.Handle(r, method.NodePurge, s.purge)
 	rpc.Handle(r, method.NodeEvaluate, s.evaluate)
 }

@@ -287,6 +287,18 @@ func (t *Txn) ReportAllocs(node model.UUID, updates []*model.AllocUpdate, now in
 	return out, counts.write()
 }
 
+// TransitionAlloc says what is to happen to an allocation, beside what was said
+// before; nothing more can happen to one that was told to stop. Its ModifyTime
+// stays: it is of what the allocation does.
+func (t *Txn) TransitionAlloc(id model.UUID, want *model.DesiredTransition) {
+	if r := t.rows().get(id); r == nil || r.ServerTerminal() {
+		return
+	}
+	t.rows().update(id, false, func(r *model.AllocRow) {
+		r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) { x.Transition = x.Transition.Merge(want) })
+	})
+}
+
 // LoseStopped makes a node's allocations that were told to stop lost: their node
 // is not there to say that they have.
 func (t *Txn) LoseStopped(node model.UUID, now int64) error {

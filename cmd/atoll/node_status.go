@@ -129,7 +129,7 @@ func showNode(w io.Writer, m *meta, client *api.Client, id string) error {
 	}
 	fmt.Fprintln(w, pairs([]string{
 		"ID|" + m.id(n.ID), "Name|" + cell(n.Name), "Node Pool|" + n.NodePool, "Class|" + n.NodeClass, "DC|" + n.Datacenter,
-		fmt.Sprintf("Drain|%v", n.Drain), "Eligibility|" + n.SchedulingEligibility, "Status|" + n.Status, "Drivers|" + strings.Join(drivers, ","),
+		"Drain|" + drainText(n), "Eligibility|" + n.SchedulingEligibility, "Status|" + n.Status, "Drivers|" + strings.Join(drivers, ","),
 	}))
 	if len(n.Events) > 0 {
 		rows := []string{"Time|Subsystem|Message"}
