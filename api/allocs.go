@@ -56,31 +56,6 @@ func readAlloc(r *request) (any, error) {
 	return showAlloc(out.Alloc), nil
 }
 
-func listEvals(r *request) (any, error) {
-	return list(r, method.EvalList, &method.ListRequest{Query: r.read},
-		func(out *method.EvalListResponse) (*method.Meta, []*model.Evaluation) { return &out.Meta, out.Evals },
-		func(*model.Evaluation, string) {})
-}
-
-func readEval(r *request) (any, error) {
-	out, err := call(r, method.EvalGet, &method.EvalRequest{Query: r.read, EvalID: r.id}, func(out *method.EvalResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	if out.Eval == nil {
-		return nil, notFound("eval", r.id)
-	}
-	return out.Eval, nil
-}
-
-func evalAllocations(r *request) (any, error) {
-	out, err := call(r, method.EvalAllocs, &method.EvalRequest{Query: r.read, EvalID: r.id}, func(out *method.AllocListResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	return orEmpty(out.Allocs), nil
-}
-
 // This version makes no deployments, so that there are none to list or read.
 
 func listDeployments(r *request) (any, error) {

@@ -30,6 +30,7 @@ const (
 	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
 	CmdNodeQuarantine  Command = 25
+	CmdRecount         Command = 37
 )
 
 // table leads from each command to what applies it.
@@ -51,6 +52,7 @@ var table = map[Command]command{
 	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),
 	CmdNodeQuarantine:  typed(applyNodeQuarantine),
+	CmdRecount:         typed(applyRecount),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

@@ -64,13 +64,15 @@ func newRoot() *cobra.Command {
 		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand()),
 		group("node", "Look at nodes", nodeStatusCommand()),
 		group("alloc", "Look at allocations", allocStatusCommand(), allocLogsCommand()),
-		group("eval", "Look at evaluations", evalStatusCommand()),
+		group("eval", "Look at evaluations and delete them", evalListCommand(), evalStatusCommand(), evalDeleteCommand()),
 		group("server", "Look at servers, join them and declare them gone", serverMembersCommand(), serverJoinCommand(), serverForceLeaveCommand()),
 		group("region", "Look at regions", regionListCommand(), regionAcceptCommand()),
 		group("operator", "Tend a region's servers",
 			group("raft", "Look at and change the members of a region's cell", raftListPeersCommand(), raftRemovePeerCommand(), raftTransferCommand()),
 			group("autopilot", "How a cell's leader tends its servers", autopilotGetCommand(), autopilotSetCommand(), autopilotHealthCommand())),
 	)
+	root.AddCommand(group("system", "Tend a region's state", systemGCCommand(),
+		group("reconcile", "Set right what a region's state sums up", systemReconcileCommand())))
 	// Nomad's short forms.
 	for _, c := range []*cobra.Command{jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand()} {
 		c.Hidden = true

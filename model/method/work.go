@@ -2,13 +2,9 @@ package method
 
 import "atoll/model"
 
-// Allocations and evaluations.
 var (
-	AllocList  = read[ListRequest, AllocListResponse]("Alloc.List")
-	AllocGet   = read[AllocRequest, AllocResponse]("Alloc.Get")
-	EvalList   = read[ListRequest, EvalListResponse]("Eval.List")
-	EvalGet    = read[EvalRequest, EvalResponse]("Eval.Get")
-	EvalAllocs = read[EvalRequest, AllocListResponse]("Eval.Allocations")
+	AllocList = read[ListRequest, AllocListResponse]("Alloc.List")
+	AllocGet  = read[AllocRequest, AllocResponse]("Alloc.Get")
 )
 
 type (
@@ -23,13 +19,5 @@ type (
 	AllocsResponse struct {
 		Meta
 		Allocs []*model.Allocation
-	}
-	EvalRequest struct {
-		Query
-		EvalID string
-	}
-	EvalResponse struct {
-		Meta
-		Eval *model.Evaluation
 	}
 )
