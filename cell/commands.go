@@ -40,6 +40,7 @@ const (
 	CmdJobVersionTag     Command = 30
 	CmdJobRevert         Command = 31
 	CmdAllocReschedule   Command = 32
+	CmdRecount           Command = 37
 )
 
 // table leads from each command to what applies it.
@@ -71,6 +72,7 @@ var table = map[Command]command{
 	CmdJobVersionTag:     typed(applyJobVersionTag),
 	CmdJobRevert:         typed(applyJobRevert),
 	CmdAllocReschedule:   typed(applyAllocReschedule),
+	CmdRecount:           typed(applyRecount),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

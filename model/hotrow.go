@@ -118,8 +118,8 @@ func (r *AllocRow) Terminal() bool { return r.ServerTerminal() || r.ClientTermin
 
 // Ended reports whether the allocation will never run again and nobody will say
 // more of it: its node did, or is gone for good.
-func (r *AllocRow) Ended(nodeGone bool) bool {
-	return r.ClientTerminal() || r.ServerTerminal() && nodeGone
+func (r *AllocRow) Ended(gone func(node UUID) bool) bool {
+	return r.ClientTerminal() || r.ServerTerminal() && gone(r.NodeID)
 }
 
 // Job is the version of the job that was placed.

@@ -21,6 +21,7 @@ import (
 	"atoll/region/broker"
 	"atoll/region/deploy"
 	"atoll/region/drain"
+	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
 	"atoll/region/unblock"
@@ -38,6 +39,9 @@ type leadership struct {
 	heartbeats heartbeat.Config
 	// refusals is about nodes that keep refusing plans.
 	refusals RefusalConfig
+	// keep and collectInterval are the garbage collector's.
+	keep            gc.Thresholds
+	collectInterval time.Duration
 	// pilots wires each term's pilot, autopilot is what a new cell's
 	// configuration of it begins with.
 	pilots    autopilot.Config
@@ -45,9 +49,11 @@ type leadership struct {
 	// tend keeps the cell's members in step with gossip while this server
 	// leads.
 	tend func(ctx context.Context, pilot *autopilot.Pilot) error
-	// monitor and pilot are the present term's, nil when there is none.
-	monitor atomic.Pointer[heartbeat.Monitor]
-	pilot   atomic.Pointer[autopilot.Pilot]
+	// monitor, pilot and collector are the present term's, nil when there is
+	// none.
+	monitor   atomic.Pointer[heartbeat.Monitor]
+	pilot     atomic.Pointer[autopilot.Pilot]
+	collector atomic.Pointer[gc.Collector]
 }
 
 // run starts a term's loops when this server becomes the leader, and waits for
@@ -63,6 +69,7 @@ func (l *leadership) run(ctx context.Context) error {
 			term = nil
 			l.monitor.Store(nil)
 			l.pilot.Store(nil)
+			l.collector.Store(nil)
 		}
 	}
 	defer end()
@@ -128,6 +135,12 @@ func (l *leadership) begin(term *group.Group) {
 		l.loop(term, "drain", func(ctx context.Context) error {
 			return drain.Run(ctx, drain.Config{Snapshot: l.cell.Snapshot, Mark: l.migrate, Done: l.drained, Clock: l.clock, Log: l.log.Named("drain")})
 		})
+		collector := gc.New(gc.Config{
+			Snapshot: l.cell.Snapshot, Unneeded: unneeded, Reap: l.reap,
+			Thresholds: l.keep, Interval: l.collectInterval, Clock: l.clock, Log: l.log.Named("gc"),
+		})
+		l.collector.Store(collector)
+		l.loop(term, "gc", collector.Run)
 		pilots := l.pilots
 		pilots.Raft = members
 		pilot := autopilot.New(pilots)
@@ -227,6 +240,18 @@ func (l *leadership) wakeEvals(ctx context.Context, ids []model.UUID) error {
 func (l *leadership) moveEvals(ctx context.Context, ids []model.UUID, from, to, why string) error {
 	_, _, err := l.cell.Apply(ctx, cell.CmdEvalMove, &cell.EvalMove{IDs: ids, From: from, To: to, Why: why, Time: l.clock.Now().UnixNano()})
 	return err
+}
+
+func unneeded(s *state.Snapshot, key model.JobID, old func(*model.AllocRow) bool) []*model.AllocRow {
+	return scheduler.Unneeded(worker.View{Snapshot: s}, key, old)
+}
+
+func (l *leadership) reap(ctx context.Context, r *state.Reap) (*state.Reaped, error) {
+	_, value, err := l.cell.Apply(ctx, cell.CmdReap, r)
+	if err != nil {
+		return nil, err
+	}
+	return value.(*state.Reaped), nil
 }
 
 func (l *leadership) trackRefusals() planner.Refusals {

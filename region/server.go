@@ -19,6 +19,7 @@ import (
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/autopilot"
+	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
 )
@@ -50,6 +51,10 @@ type Config struct {
 	Heartbeats heartbeat.Config
 	// Refusals says when a node that keeps refusing plans is made ineligible.
 	Refusals RefusalConfig
+	// Keep says how long what is over stays in the state, CollectInterval how
+	// often that is looked at; zeros mean the defaults of package gc.
+	Keep            gc.Thresholds
+	CollectInterval time.Duration
 	// SnapshotThreshold is how many log entries cause a snapshot; 0 means
 	// 8192.
 	SnapshotThreshold uint64
@@ -156,7 +161,7 @@ func New(cfg Config) (_ *Server, err error) {
 	s.members.addr, s.members.expect, s.members.ask, s.members.log = cfg.AdvertiseRPC, cfg.Expect, s.ask, cfg.Log.Named("membership")
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
-		heartbeats: s.heartbeats(), refusals: cfg.Refusals, autopilot: cfg.Autopilot, tend: s.members.tend,
+		heartbeats: s.heartbeats(), refusals: cfg.Refusals, keep: cfg.Keep, collectInterval: cfg.CollectInterval, autopilot: cfg.Autopilot, tend: s.members.tend,
 		pilots: autopilot.Config{
 			Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
 			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },
@@ -205,6 +210,8 @@ func (s *Server) bind() {
 	(&jobs{reader: read, writer: write, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&deployments{reader: read, writer: write}).bind(s.rpc)
 	(&allocs{reader: read, writer: write, nodes: s.rpc}).bind(s.rpc)
+	(&evals{reader: read, writer: write}).bind(s.rpc)
+	(&system{writer: write, collector: s.lead.collector.Load}).bind(s.rpc)
 	(&nodes{reader: read, writer: write, sessions: s.sessions, beat: s.lead.beat, contacts: s.contacts, directory: s.addresses}).bind(s.rpc)
 	(&status{
 		reader:   read,

@@ -1,34 +1,34 @@
 package scheduler
 
-import "atoll/model"
+import (
+	"slices"
 
-// Unneeded returns those of a job's allocations that have ended and that no
-// later reconciliation of the job would decide otherwise without: they may be
-// forgotten. It errs on the side of keeping. What reconciliation looks at of
-// ended allocations must be kept here; a test holds the two against each other.
-func Unneeded(st State, key model.JobID) []*model.AllocRow {
+	"atoll/model"
+)
+
+// Unneeded returns those of a job's allocations that have ended, are old, and
+// that no later reconciliation of the job would decide otherwise without: they
+// may be forgotten. It errs on the side of keeping. What reconciliation looks at
+// of ended allocations must be kept here; a test holds the two against each
+// other.
+func Unneeded(st State, key model.JobID, old func(*model.AllocRow) bool) []*model.AllocRow {
 	u := &unneeded{st: st, job: st.Job(key), kept: make(map[model.UUID]bool), newest: make(map[string]*model.AllocRow)}
 	if d := st.LatestDeployment(key); d != nil && d.Active() {
 		u.deployment = d.ID
 	}
 	var ended []*model.AllocRow
 	for row := range st.AllocsOfJob(key) {
-		if !row.Ended(st.Node(row.NodeID) == nil) || u.needs(row) {
-			u.keep(row)
+		if !row.Ended(u.gone) || u.needs(row) || !old(row) {
+			u.keepNext(row)
 		} else {
 			ended = append(ended, row)
 		}
 	}
 	for _, row := range u.newest {
-		u.keep(row)
+		u.kept[row.ID] = true
+		u.keepNext(row)
 	}
-	out := ended[:0]
-	for _, row := range ended {
-		if !u.kept[row.ID] {
-			out = append(out, row)
-		}
-	}
-	return out
+	return slices.DeleteFunc(ended, func(row *model.AllocRow) bool { return u.kept[row.ID] })
 }
 
 type unneeded struct {
@@ -36,20 +36,19 @@ type unneeded struct {
 	job *model.Job
 	// deployment is the id of the job's deployment that goes on, "" for none.
 	deployment string
-	// kept are rows that stay, newest the newest row of the job's version in
-	// each group.
+	// kept are ended rows that stay although they are not needed themselves,
+	// newest the newest row of the job's version in each group.
 	kept   map[model.UUID]bool
 	newest map[string]*model.AllocRow
 }
 
-// keep keeps a row and all that took over from it: whether a row was replaced
-// is read off the last of these.
-func (u *unneeded) keep(row *model.AllocRow) {
-	for row != nil && !u.kept[row.ID] {
-		u.kept[row.ID] = true
-		if !row.HasNext() {
-			return
-		}
+func (u *unneeded) gone(node model.UUID) bool { return u.st.Node(node) == nil }
+
+// keepNext keeps all that took over from a row that stays: whether it was
+// replaced is read off the last of these.
+func (u *unneeded) keepNext(row *model.AllocRow) {
+	for row != nil && row.HasNext() && !u.kept[row.Extra.Next] {
+		u.kept[row.Extra.Next] = true
 		row = u.st.Alloc(row.Extra.Next)
 	}
 }
@@ -73,7 +72,7 @@ func (u *unneeded) needs(row *model.AllocRow) bool {
 		return u.job.Type == model.JobTypeBatch && current && row.Transition().ShouldNotPlace()
 	case everywhere(u.job):
 		// Done on its node, if the node is still there.
-		return u.job.Type == model.JobTypeSysBatch && current && row.Client != model.ClientLost && !row.HasNext() && u.st.Node(row.NodeID) != nil
+		return u.job.Type == model.JobTypeSysBatch && current && row.Client != model.ClientLost && !row.HasNext() && !u.gone(row.NodeID)
 	case row.Client == model.ClientComplete:
 		return u.job.Type == model.JobTypeBatch && current
 	case row.Client == model.ClientFailed:

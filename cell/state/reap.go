@@ -68,10 +68,11 @@ func (t *Txn) reapAllocs(r *Reap) (int, error) {
 		return 0, nil
 	}
 	rows := t.rows()
+	gone := func(node model.UUID) bool { return first[*model.Node](t.tx, nil, tableNodes, node.String()) == nil }
 	var ids []model.UUID
 	for _, id := range r.Allocs {
 		row := rows.get(id)
-		if row == nil || row.ModifyIndex > r.SnapshotIndex || !row.Ended(first[*model.Node](t.tx, nil, tableNodes, row.NodeID.String()) == nil) {
+		if row == nil || row.ModifyIndex > r.SnapshotIndex || !row.Ended(gone) {
 			continue
 		}
 		// The job may need a row again that it did not need before.

@@ -421,7 +421,7 @@ func TestADeletedEvaluationDoesNotComeBack(t *testing.T) {
 	}
 	id, _ := model.ParseUUID(e.ID)
 	write(t, s, 20, func(tx *Txn) error {
-		n, err := tx.DeleteEvals([]model.UUID{id, id, model.NewUUID(nil)}, true)
+		n, err := tx.DeleteEvals("", []model.UUID{id, id}, true)
 		if n != 1 {
 			t.Errorf("%d were deleted, want 1", n)
 		}
@@ -445,12 +445,12 @@ func TestAnEvaluationThatAllocationsNameIsKept(t *testing.T) {
 		})
 	})
 	write(t, s, 21, func(tx *Txn) error { return applyPlan(tx, p) })
-	err := s.Write(22, func(tx *Txn) error { _, err := tx.DeleteEvals([]model.UUID{other, needed}, true); return err })
+	err := s.Write(22, func(tx *Txn) error { _, err := tx.DeleteEvals("*", []model.UUID{other, needed}, true); return err })
 	if model.KindOf(err) != model.KindConflict {
 		t.Errorf("error %v, want a conflict", err)
 	}
 	write(t, s, 23, func(tx *Txn) error {
-		n, err := tx.DeleteEvals([]model.UUID{other, needed}, false)
+		n, err := tx.DeleteEvals("", []model.UUID{other, model.NewUUID(nil), needed}, false)
 		if n != 1 {
 			t.Errorf("%d were deleted, want 1", n)
 		}
