@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"atoll/agent/config"
+	"atoll/internal/freeport"
 	"atoll/internal/shim"
 )
 
@@ -40,12 +41,7 @@ func onLoopback(t *testing.T, dir string) *config.Config {
 	t.Helper()
 	c := config.Default()
 	c.Name, c.DataDir, c.LogLevel = "a", dir, "WARN"
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c.Ports = config.Ports{Serf: l.Addr().(*net.TCPAddr).Port}
+	c.Ports = config.Ports{Serf: freeport.Port(t)}
 	return c
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"atoll/client"
+	"atoll/internal/freeport"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/heartbeat"
@@ -35,7 +36,7 @@ func startCell(t testing.TB, change func(*Config)) []*testServer {
 	start := func(name string, join ...string) *testServer {
 		cfg := Config{Name: name, Region: "us", DataDir: t.TempDir(), Expect: 3, Join: join}
 		change(&cfg)
-		return startAt(t, freeAddr(t), freeAddr(t), cfg)
+		return startAt(t, freeport.Addr(t), freeport.Addr(t), cfg)
 	}
 	s1 := start("s1")
 	all := []*testServer{s1, start("s2", s1.cfg.AdvertiseSerf), start("s3", s1.cfg.AdvertiseSerf)}
