@@ -183,7 +183,11 @@ func (c *incoming) Close() error {
 type transport struct{ *raft.NetworkTransport }
 
 func (t transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
-	return t.NetworkTransport.AppendEntriesPipeline(id, memberAddr(id, to))
+	p, err := t.NetworkTransport.AppendEntriesPipeline(id, memberAddr(id, to))
+	if err != nil {
+		return nil, err
+	}
+	return newPipeline(p), nil
 }
 
 func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, q *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
