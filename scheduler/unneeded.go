@@ -12,21 +12,25 @@ import (
 // of ended allocations must be kept here; a test holds the two against each
 // other.
 func Unneeded(st State, key model.JobID, old func(*model.AllocRow) bool) []*model.AllocRow {
-	u := &unneeded{st: st, job: st.Job(key), kept: make(map[model.UUID]bool), newest: make(map[string]*model.AllocRow)}
+	u := &unneeded{st: st, job: st.Job(key), kept: make(map[model.UUID]bool), ran: make(map[string]*model.AllocRow)}
 	if d := st.LatestDeployment(key); d != nil && d.Active() {
 		u.deployment = d.ID
 	}
 	var ended []*model.AllocRow
 	for row := range st.AllocsOfJob(key) {
-		if !row.Ended(u.gone) || u.needs(row) || !old(row) {
+		stays := !row.Ended(u.gone) || u.needs(row) || !old(row)
+		if stays {
 			u.keepNext(row)
 		} else {
 			ended = append(ended, row)
 		}
+		u.remember(row, stays)
 	}
-	for _, row := range u.newest {
-		u.kept[row.ID] = true
-		u.keepNext(row)
+	for _, row := range u.ran {
+		if row != nil {
+			u.kept[row.ID] = true
+			u.keepNext(row)
+		}
 	}
 	return slices.DeleteFunc(ended, func(row *model.AllocRow) bool { return u.kept[row.ID] })
 }
@@ -36,10 +40,26 @@ type unneeded struct {
 	job *model.Job
 	// deployment is the id of the job's deployment that goes on, "" for none.
 	deployment string
-	// kept are ended rows that stay although they are not needed themselves,
-	// newest the newest row of the job's version in each group.
-	kept   map[model.UUID]bool
-	newest map[string]*model.AllocRow
+	// kept are ended rows that stay although they are not needed themselves.
+	kept map[model.UUID]bool
+	// ran are the groups of which the job's version was placed, so that it is
+	// not deployed again: by some row that stays (nil), else by this one.
+	ran map[string]*model.AllocRow
+}
+
+// remember notes that a row tells of its version's having been placed.
+func (u *unneeded) remember(row *model.AllocRow, stays bool) {
+	group := row.Shared.Group
+	if u.job.Stopped() || row.Job().CreateIndex != u.job.CreateIndex || row.Job().Version != u.job.Version || u.job.Group(group) == nil {
+		return
+	}
+	known, seen := u.ran[group]
+	switch {
+	case stays:
+		u.ran[group] = nil
+	case !seen || known != nil:
+		u.ran[group] = row
+	}
 }
 
 func (u *unneeded) gone(node model.UUID) bool { return u.st.Node(node) == nil }
@@ -60,10 +80,6 @@ func (u *unneeded) needs(row *model.AllocRow) bool {
 		return false
 	}
 	current := row.Job().Version == u.job.Version
-	if current {
-		// That the version was placed once: it is not deployed again.
-		u.newest[group] = row
-	}
 	switch {
 	case u.deployment != "" && row.Shared.DeploymentID.String() == u.deployment:
 		return true

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"weak"
 
 	"pgregory.net/rapid"
 
@@ -534,5 +536,22 @@ func TestATableThatWasLargeGivesItsMemoryBack(t *testing.T) {
 	}
 	if got := s.Snapshot().AllocCount(); got != len(all) {
 		t.Errorf("%d rows, want %d", got, len(all))
+	}
+}
+
+func TestWhatWasReplacedIsForgotten(t *testing.T) {
+	s, j, nodes := filled(t)
+	root := func() weak.Pointer[vnode[model.AllocRow]] { return weak.Make(s.Snapshot().allocs.rows.root) }
+	entry := func() weak.Pointer[jobAllocs] { return weak.Make(s.Snapshot().allocs.job(j.Key())) }
+	oldRoot, oldEntry := root(), entry()
+	for i := range uint64(3) {
+		write(t, s, 20+i, func(tx *Txn) error { _, err := tx.ApplyPlan(place(j, nodes, 1, nil)); return err })
+	}
+	runtime.GC()
+	if oldRoot.Value() != nil || oldEntry.Value() != nil {
+		t.Error("a version that nobody can read is still in memory")
+	}
+	if newRoot := root(); newRoot.Value() == nil {
+		t.Error("the test looks at nothing")
 	}
 }
