@@ -22,13 +22,15 @@ race: ## the same under the race detector (needs Go and a C compiler)
 e2e: build ## real processes in network namespaces, a real Docker engine (needs root; scripts/setup installs the rest)
 	@ATOLL_BIN=$(CURDIR)/$(BIN) scripts/test -tags e2e -count 1 -timeout 20m ./e2e/...
 
-bench: ## benchmarks of the budgets; figures belong in docs/benchmarks.md (needs Go)
-	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./cell ./scheduler ./rpc ./region
+bench: build ## benchmarks of the budgets; figures belong in docs/benchmarks.md (needs Go)
+	$(GO) test -p 1 -run '^$$' -bench . -benchtime 1x -timeout 60m ./cell ./scheduler ./region
+	$(GO) test -run '^$$' -bench . -benchtime 2s ./rpc
+	ATOLL_BIN=$(CURDIR)/$(BIN) $(GO) test -tags bench -run '^$$' -bench . -benchtime 1x ./e2e
 
 lint: ## gofmt, vet, staticcheck (needs Go)
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags e2e ./e2e/...
+	$(GO) vet -tags e2e,bench ./e2e/...
 	$(GO) tool staticcheck ./...
 
 demo: build ## three regions on this machine: submit to one, run in another, lose one (needs Go)

@@ -24,7 +24,11 @@ import (
 	"atoll/rpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Memberlist does not wait for the probe that is under way when it is shut down;
+// that ends by itself within a second or two.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+}
 
 // surface is a region's server, without a node, and its HTTP surface.
 type surface struct {

@@ -57,6 +57,13 @@ const (
 	snapshotsKept        = 2
 )
 
+// maxWrites bounds the writes of Apply that Raft has at a time: four of the
+// batches that it syncs at once. Those beyond wait outside of it, where they can
+// still be taken back when their caller's time ends. Without the bound, a server
+// that gets more than it can write spends itself on writes that nobody waits for
+// any more, and whose callers have come again.
+const maxWrites = 256
+
 // Cell is this server's member of its cell. Open makes one, Close ends it.
 type Cell struct {
 	raft      *raft.Raft
@@ -66,7 +73,9 @@ type Cell struct {
 	stream    *streamLayer
 	advertise raft.ServerAddress
 	id        raft.ServerID
-	done      chan struct{}
+	// writes holds an element for each write of Apply in Raft.
+	writes chan struct{}
+	done   chan struct{}
 	// established is the term for which Establish has waited.
 	established atomic.Uint64
 	// stopWatch ends the watch over the leader, which watching waits for.
@@ -106,12 +115,15 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if err != nil {
 		return nil, errors.Join(err, logs.Close())
 	}
-	stream := &streamLayer{StreamLayer: cfg.Stream, open: make(map[net.Conn]struct{}), ended: make(chan struct{}, 1)}
+	stream := &streamLayer{
+		StreamLayer: cfg.Stream, id: cfg.ServerID, log: log, open: make(map[net.Conn]struct{}), ids: make(map[raft.ServerAddress]raft.ServerID),
+		ended: make(chan struct{}, 1),
+	}
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, MaxPool: 3, Timeout: transportTimeout, Logger: log,
 	})
 	c := &Cell{
-		store: store, logs: logs, transport: transport, stream: stream, done: make(chan struct{}),
+		store: store, logs: logs, transport: transport, stream: stream, done: make(chan struct{}), writes: make(chan struct{}, maxWrites),
 		advertise: raft.ServerAddress(cfg.Advertise), id: raft.ServerID(cfg.ServerID),
 	}
 	rc := raft.DefaultConfig()
@@ -136,6 +148,7 @@ func Open(cfg Config) (_ *Cell, err error) {
 	if c.raft, err = raft.NewRaft(rc, &fsm{store}, cache, logs, snaps, transport); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start raft: %w", err), transport.Close(), logs.Close())
 	}
+	stream.raft.Store(c.raft)
 	var ctx context.Context
 	ctx, c.stopWatch = context.WithCancel(context.Background())
 	c.watching.Go(func() { c.watchLeader(ctx) })
@@ -270,7 +283,11 @@ func (c *Cell) TakeSnapshot() error { return c.raft.Snapshot().Error() }
 func (c *Cell) Stats() map[string]string { return c.raft.Stats() }
 
 // Proposed is a command on its way through Raft.
-type Proposed struct{ future raft.ApplyFuture }
+type Proposed struct {
+	future raft.ApplyFuture
+	// ended is called when Raft has done with it; nil calls nothing.
+	ended func()
+}
 
 // Propose hands a command to Raft without waiting for the commit, so that
 // the next can be prepared meanwhile. Commands commit in the order in which
@@ -283,7 +300,7 @@ func (c *Cell) Propose(cmd Command, req *state.Request, body any) (*Proposed, er
 	if err != nil {
 		return nil, err
 	}
-	return &Proposed{c.raft.Apply(b, applyTimeout)}, nil
+	return &Proposed{future: c.raft.Apply(b, applyTimeout)}, nil
 }
 
 // Wait returns the Raft index of the commit and the command's answer. An error
@@ -292,7 +309,13 @@ func (c *Cell) Propose(cmd Command, req *state.Request, body any) (*Proposed, er
 // gives OutcomeUnknown.
 func (p *Proposed) Wait(ctx context.Context) (uint64, any, error) {
 	done := make(chan error, 1)
-	go func() { done <- p.future.Error() }()
+	go func() {
+		err := p.future.Error()
+		if p.ended != nil {
+			p.ended()
+		}
+		done <- err
+	}()
 	select {
 	case <-ctx.Done():
 		return 0, nil, model.Errorf(model.KindOutcomeUnknown, "cannot tell whether the write was committed: %w", ctx.Err())
@@ -305,17 +328,25 @@ func (p *Proposed) Wait(ctx context.Context) (uint64, any, error) {
 	return a.index, a.value, a.err
 }
 
-// Apply proposes a command and waits for it.
+// Apply proposes a command, when it is its turn, and waits for it; errors are
+// those of Wait.
 func (c *Cell) Apply(ctx context.Context, cmd Command, body any) (uint64, any, error) {
 	return c.ApplyOnce(ctx, cmd, nil, body)
 }
 
 // ApplyOnce proposes a command for a request and waits for it; see Propose.
 func (c *Cell) ApplyOnce(ctx context.Context, cmd Command, req *state.Request, body any) (uint64, any, error) {
+	select {
+	case c.writes <- struct{}{}:
+	case <-ctx.Done():
+		return 0, nil, model.Errorf(model.KindBusy, "cannot write: the leader has more to write than it can, and the call's time ended before its turn")
+	}
 	p, err := c.Propose(cmd, req, body)
 	if err != nil {
+		<-c.writes
 		return 0, nil, err
 	}
+	p.ended = func() { <-c.writes }
 	return p.Wait(ctx)
 }
 

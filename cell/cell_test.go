@@ -78,3 +78,37 @@ func testNode(i int) *model.Node {
 		Attributes: map[string]string{"cpu.arch": "amd64"}, Meta: map[string]string{},
 	}
 }
+
+func TestAWriteWaitsForItsTurnAndIsTakenBackWhenItsTimeEnds(t *testing.T) {
+	c := openAlone(t, t.TempDir())
+	for range maxWrites {
+		c.writes <- struct{}{}
+	}
+	before := c.raft.LastIndex()
+	ctx, cancel := context.WithCancel(t.Context())
+	late := make(chan error, 1)
+	go func() {
+		_, _, err := c.Apply(ctx, CmdJobRegister, &JobRegister{Job: testJob("late", 1)})
+		late <- err
+	}()
+	cancel()
+	if err := <-late; model.KindOf(err) != model.KindBusy || c.raft.LastIndex() != before {
+		t.Errorf("a write whose turn never came: %v, index %d after %d", err, c.raft.LastIndex(), before)
+	}
+	// A place that comes free is the next one's, and is given back.
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := c.Apply(t.Context(), CmdJobRegister, &JobRegister{Job: testJob("next", 1)})
+		done <- err
+	}()
+	<-c.writes
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if n := len(c.writes); n != maxWrites-1 {
+		t.Errorf("%d writes are under way, %d were put there", n, maxWrites-1)
+	}
+	if snap := c.Snapshot(); snap.Job(nil, testJob("late", 1).Key()) != nil || snap.Job(nil, testJob("next", 1).Key()) == nil {
+		t.Error("what was taken back was written, or what was not is missing")
+	}
+}

@@ -28,7 +28,10 @@ const (
 	CmdNodePurge       Command = 14
 	CmdAllocTransition Command = 15
 	CmdNodeEvaluate    Command = 16
+	CmdEvalDelete      Command = 22
+	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
+	CmdNodeQuarantine  Command = 25
 )
 
 // table leads from each command to what applies it.
@@ -48,7 +51,10 @@ var table = map[Command]command{
 	CmdNodePurge:       typed(applyNodePurge),
 	CmdAllocTransition: typed(applyAllocTransition),
 	CmdNodeEvaluate:    typed(applyNodeEvaluate),
+	CmdEvalDelete:      typed(applyEvalDelete),
+	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),
+	CmdNodeQuarantine:  typed(applyNodeQuarantine),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

@@ -22,3 +22,24 @@ func applyEvalMove(tx *state.Txn, _ *state.Snapshot, _ uint64, c *EvalMove) (*Ev
 	n, err := tx.MoveEvals(c.IDs, c.From, c.To, c.Why, c.Time)
 	return &EvalsMoved{n}, err
 }
+
+// EvalDelete deletes evaluations; Strict refuses when allocations that are not
+// over name one of them, which are otherwise kept. It answers with EvalsDeleted.
+type EvalDelete struct {
+	IDs    []model.UUID
+	Strict bool
+	// Before counts those that earlier commands deleted for the same request.
+	Before int
+}
+
+// EvalsDeleted counts what a request deleted.
+type EvalsDeleted struct{ Count int }
+
+func applyEvalDelete(tx *state.Txn, _ *state.Snapshot, _ uint64, c *EvalDelete) (*EvalsDeleted, error) {
+	n, err := tx.DeleteEvals(c.IDs, c.Strict)
+	return &EvalsDeleted{c.Before + n}, err
+}
+
+func applyReap(tx *state.Txn, _ *state.Snapshot, _ uint64, c *state.Reap) (*state.Reaped, error) {
+	return tx.Reap(c)
+}

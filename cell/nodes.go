@@ -89,6 +89,18 @@ func applyNodeStatus(tx *state.Txn, snap *state.Snapshot, index uint64, c *NodeS
 	return &None{}, err
 }
 
+// NodeQuarantine makes a node ineligible that keeps refusing plans.
+type NodeQuarantine struct {
+	NodeID string
+	Why    string
+	// Time is the proposer's, in Unix nanoseconds.
+	Time int64
+}
+
+func applyNodeQuarantine(tx *state.Txn, _ *state.Snapshot, _ uint64, c *NodeQuarantine) (*None, error) {
+	return &None{}, tx.QuarantineNode(c.NodeID, c.Why, c.Time)
+}
+
 const nodeEligible = "Node marked as eligible for scheduling"
 
 func applyNodeEligibility(tx *state.Txn, snap *state.Snapshot, index uint64, c *NodeEligibility) (*NodeChanged, error) {

@@ -357,11 +357,15 @@ func (c *Client) send(ctx context.Context, updates []*model.AllocUpdate) error {
 	return err
 }
 
+// pullQuiet is for how long the servers may be silent on a blocking query. A
+// server that is gone is noticed by heartbeats, which end its session.
+const pullQuiet = 15 * time.Second
+
 // pull asks for the node's allocations, and runs them.
 func (c *Client) pull(ctx context.Context, tasks *group.Group) error {
 	index := uint64(0)
 	for failures := 0; ctx.Err() == nil; {
-		answer, err := rpc.Call(ctx, c.rpc, method.NodePullAllocs, rpc.To{AllowStale: true}, &method.NodeAllocsRequest{
+		answer, err := rpc.Call(ctx, c.rpc, method.NodePullAllocs, rpc.To{AllowStale: true, Quiet: pullQuiet}, &method.NodeAllocsRequest{
 			Query: method.Query{MinIndex: index, MaxWait: 5 * time.Minute}, NodeID: c.NodeID(), SecretID: c.secret,
 		})
 		if err != nil {

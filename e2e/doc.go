@@ -3,4 +3,7 @@
 // driven with the official Go client. It needs root, Linux and what
 // scripts/setup installs; `make e2e` runs it. Everything it starts it ends, by
 // process id, and its traffic stays in its namespaces.
+//
+// The benchmarks of the binary are here too; `make bench` runs them, on loopback,
+// and they need neither.
 package e2e

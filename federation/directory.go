@@ -16,6 +16,7 @@ import (
 
 	"atoll/internal/backoff"
 	"atoll/internal/clock"
+	"atoll/internal/wholefile"
 	"atoll/model"
 )
 
@@ -407,19 +408,10 @@ func (d *Directory) save() {
 	}
 }
 
-// writeJSON replaces a file as a whole: after a crash it is the old or the new.
 func writeJSON(file string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	tmp, err := os.OpenFile(file+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(b)
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), file)
+	return wholefile.Write(file, b)
 }

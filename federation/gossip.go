@@ -45,8 +45,8 @@ const (
 type GossipConfig struct {
 	// Name is the server's; its member name is name.region.
 	Name, Region, Datacenter string
-	// ID is the server's Raft id.
-	ID string
+	// ID is the server's Raft id, Cell its cell's, "" when it is of none yet.
+	ID, Cell string
 	// Bind is host:port to listen on, Advertise what others are told, RPC
 	// the server's RPC address as others reach it.
 	Bind, Advertise, RPC string
@@ -84,6 +84,8 @@ type Gossip struct {
 	events chan serf.Event
 	// changed has a change that is not told yet.
 	changed chan struct{}
+	// refused are the members last told of as not used; Run's alone.
+	refused map[string]error
 	// port is what addresses without one mean.
 	port int
 
@@ -146,6 +148,9 @@ func NewGossip(cfg GossipConfig) (*Gossip, error) {
 		tagPort: strconv.Itoa(rpcPort), tagExpect: strconv.Itoa(cfg.Expect), tagBuild: cfg.Build,
 		tagProto: strconv.Itoa(Protocol), tagMin: strconv.Itoa(Protocol), tagMax: strconv.Itoa(Protocol),
 	}
+	if cfg.Cell != "" {
+		g.tags[tagCell] = cfg.Cell
+	}
 	c.Tags = g.tags
 	// Serf opens its snapshot before its port, and forgets it when the port
 	// cannot be had: so the port comes first.
@@ -182,11 +187,17 @@ func (g *Gossip) Changed() {
 
 // Run tells of changes until ctx ends. It does not leave the pool.
 func (g *Gossip) Run(ctx context.Context) error {
+	// Serf tells of no change of round trips, nor of a server that contradicts
+	// whoever said that it leaves.
+	refresh := time.NewTicker(10 * time.Second)
+	defer refresh.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-g.changed:
+			g.notify()
+		case <-refresh.C:
 			g.notify()
 		case <-g.events:
 			// One notice for whatever has piled up.
@@ -199,6 +210,13 @@ func (g *Gossip) Run(ctx context.Context) error {
 }
 
 func (g *Gossip) notify() {
+	_, refused := g.Peers()
+	for name, why := range refused {
+		if g.refused[name] == nil || g.refused[name].Error() != why.Error() {
+			g.cfg.Log.Warn("a gossip member is not used", "member", name, "cause", why)
+		}
+	}
+	g.refused = refused
 	if g.cfg.Notify != nil {
 		g.cfg.Notify()
 	}

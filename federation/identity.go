@@ -122,6 +122,9 @@ func (d *Directory) quarantined(r *region) *model.Error {
 
 // CellOf returns the cell that a region is known as, "" when none is.
 func (d *Directory) CellOf(name string) string {
+	if name == d.cfg.Region {
+		return d.cfg.Cell()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if r := d.regions[name]; r != nil {

@@ -19,7 +19,9 @@ func BenchmarkPlacements(b *testing.B) {
 		b.Run(fmt.Sprintf("%dx%d", shape.jobs, shape.count), func(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
-				s := startServerWith(b, func(c *Config) { c.Heartbeats = heartbeat.Config{}; c.Log = nil }, "s1", "us", b.TempDir(), 1)
+				s := startAt(b, freeAddr(b), freeAddr(b), Config{
+					Name: "s1", Region: "us", DataDir: b.TempDir(), Expect: 1, Heartbeats: heartbeat.Config{MinTTL: heartbeat.DefaultMinTTL},
+				})
 				wait(b, "leader", func() error {
 					if !s.IsLeader() {
 						return fmt.Errorf("no leader")

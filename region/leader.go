@@ -34,6 +34,8 @@ type leadership struct {
 	log        hclog.Logger
 	workers    int
 	heartbeats heartbeat.Config
+	// refusals is about nodes that keep refusing plans.
+	refusals RefusalConfig
 	// pilots wires each term's pilot, autopilot is what a new cell's
 	// configuration of it begins with.
 	pilots    autopilot.Config
@@ -98,7 +100,8 @@ func (l *leadership) begin(term *group.Group) {
 			Check: func(s *state.Snapshot, pending []*model.Plan, plan *model.Plan) (*model.Plan, []model.UUID) {
 				return scheduler.Check(scheduler.WithPending(worker.View{Snapshot: s}, pending), plan)
 			},
-			Propose: l.proposePlan,
+			Propose:  l.proposePlan,
+			Refusals: l.trackRefusals(),
 		})
 		beats := l.heartbeats
 		beats.Set = l.setNodes
@@ -209,6 +212,25 @@ func (l *leadership) wakeEvals(ctx context.Context, ids []model.UUID) error {
 
 func (l *leadership) moveEvals(ctx context.Context, ids []model.UUID, from, to, why string) error {
 	_, _, err := l.cell.Apply(ctx, cell.CmdEvalMove, &cell.EvalMove{IDs: ids, From: from, To: to, Why: why, Time: l.clock.Now().UnixNano()})
+	return err
+}
+
+func (l *leadership) trackRefusals() planner.Refusals {
+	r := planner.Refusals{
+		Threshold: l.refusals.Threshold, Window: l.refusals.Window, Clock: l.clock, Log: l.log.Named("planner"),
+	}
+	if !l.refusals.Ignore {
+		r.Quarantine = l.quarantine
+	}
+	return r
+}
+
+func (l *leadership) quarantine(ctx context.Context, node model.UUID, refusals int) error {
+	why := fmt.Sprintf("Node made ineligible: it refused %d plans, and nothing explains why; look into the servers' logs before it is made eligible again", refusals)
+	_, _, err := l.cell.Apply(ctx, cell.CmdNodeQuarantine, &cell.NodeQuarantine{NodeID: node.String(), Why: why, Time: l.clock.Now().UnixNano()})
+	if err == nil {
+		l.log.Error("a node keeps refusing plans, and is ineligible from now on", "node", node.String(), "refusals", refusals)
+	}
 	return err
 }
 

@@ -15,6 +15,7 @@ import (
 	"atoll/cell/state"
 	"atoll/federation"
 	"atoll/internal/backoff"
+	"atoll/internal/wholefile"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/autopilot"
@@ -33,13 +34,21 @@ type membership struct {
 	expect int
 	// ask asks another server of the region about itself.
 	ask func(ctx context.Context, addr string) (*method.ServerStatusResponse, error)
-	log hclog.Logger
+	// cellFile keeps the id of our cell.
+	cellFile string
+	log      hclog.Logger
 
-	mu      sync.Mutex // guards changed
+	mu      sync.Mutex // guards what follows
 	changed chan struct{}
+	// cellID is our cell's, kept over restarts, since a server that starts has
+	// no state before it hears of its leader. "" says that this server never
+	// was in a cell.
+	cellID string
 }
 
-func newMembership() *membership { return &membership{changed: make(chan struct{})} }
+func newMembership(cellFile string) *membership {
+	return &membership{cellFile: cellFile, changed: make(chan struct{})}
+}
 
 // notify says that the directory changed.
 func (m *membership) notify() {
@@ -53,6 +62,13 @@ func (m *membership) change() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.changed
+}
+
+// ofCell is the id of our cell, "" while that is not known.
+func (m *membership) ofCell() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cellID
 }
 
 // peers are the region's servers that may be of our cell.
@@ -71,11 +87,16 @@ func (m *membership) bootstrap(ctx context.Context) error {
 	if err != nil || !fresh || m.expect == 0 {
 		return err
 	}
+	if id := m.ofCell(); id != "" {
+		m.log.Error("this server was in a cell and has lost its log; it waits to be admitted again, and starts no new cell unless the file with the cell's id is removed", "cell", id, "file", m.cellFile)
+		return nil
+	}
 	if m.expect == 1 {
 		return m.cell.Bootstrap([]cell.Server{m.self})
 	}
 	said := ""
 	for {
+		again := time.Second
 		changed := m.change()
 		servers, why := m.starters()
 		if why == "" && servers[0].ID == m.self.ID {
@@ -83,10 +104,10 @@ func (m *membership) bootstrap(ctx context.Context) error {
 				m.log.Info("starting the region's cell", "servers", len(servers))
 				return m.cell.Bootstrap(servers)
 			} else {
-				why = err.Error()
+				why, again = err.Error(), 100*time.Millisecond
 			}
 		}
-		if why != said && ctx.Err() == nil {
+		if why != "" && why != said && ctx.Err() == nil {
 			said = why
 			m.log.Info("the region's cell is not started yet", "cause", why)
 		}
@@ -94,7 +115,7 @@ func (m *membership) bootstrap(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-		case <-time.After(time.Second):
+		case <-time.After(again):
 		}
 		// Another may have started the cell, or admitted us to it.
 		if fresh, err := m.cell.Fresh(); err != nil || !fresh {
@@ -160,14 +181,19 @@ func (m *membership) agree(ctx context.Context, servers []cell.Server) error {
 	return nil
 }
 
-// identify gossips the identity of our cell as soon as it is known, until ctx
-// ends.
+// identify keeps the identity of our cell as soon as it is known, and gossips
+// it, until ctx ends.
 func (m *membership) identify(ctx context.Context) error {
 	settle := backoff.Policy{Min: 50 * time.Millisecond, Max: 5 * time.Second}
 	for {
 		ws := make(state.Watch)
-		c := m.cell.Snapshot().Cell(ws)
-		if c != nil {
+		if c := m.cell.Snapshot().Cell(ws); c != nil && c.ID != m.ofCell() {
+			if err := wholefile.Write(m.cellFile, []byte(c.ID+"\n")); err != nil {
+				m.log.Error("cannot keep the id of the cell; after a restart this server is taken for a new one", "error", err)
+			}
+			m.mu.Lock()
+			m.cellID = c.ID
+			m.mu.Unlock()
 			_ = settle.Retry(ctx, nil, func(context.Context) error { return m.gossip.SetCell(c.ID) })
 			// The directory sees our region with other eyes now.
 			m.gossip.Changed()
@@ -183,7 +209,7 @@ func (m *membership) identify(ctx context.Context) error {
 func (m *membership) tend(ctx context.Context, pilot *autopilot.Pilot) error {
 	for {
 		changed := m.change()
-		if err := m.reconcile(pilot); err != nil && ctx.Err() == nil {
+		if err := m.reconcile(ctx, pilot); err != nil && ctx.Err() == nil {
 			m.log.Warn("cannot bring the cell's members in step with gossip; trying again", "error", err)
 		}
 		select {
@@ -196,7 +222,7 @@ func (m *membership) tend(ctx context.Context, pilot *autopilot.Pilot) error {
 }
 
 // reconcile makes one pass. What fails for one server keeps no other back.
-func (m *membership) reconcile(pilot *autopilot.Pilot) error {
+func (m *membership) reconcile(ctx context.Context, pilot *autopilot.Pilot) error {
 	have, err := m.cell.Servers()
 	if err != nil {
 		return err
@@ -216,6 +242,8 @@ func (m *membership) reconcile(pilot *autopilot.Pilot) error {
 		case p.Alive && !member && p.Cell == "" && contested:
 			// Both leaders would send it their logs.
 			m.log.Error("a new server is not admitted while servers of another cell claim the region: stop those, or declare them gone with atoll server force-leave", "server", p.Name)
+		case p.Alive && !member && p.Cell == "" && !m.blank(ctx, p):
+			m.log.Debug("a server that may start a cell of its own is not admitted", "server", p.Name)
 		case p.Alive && !member && slices.ContainsFunc(peers, func(o federation.Peer) bool { return o.Alive && o.RPC == p.RPC && o.ID != p.ID }):
 			// To admit it would be to take that one out.
 			m.log.Error("a new server is not admitted while it advertises the address of another", "server", p.Name, "addr", p.RPC)
@@ -225,6 +253,18 @@ func (m *membership) reconcile(pilot *autopilot.Pilot) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// blank reports whether a server that names no cell is of none, and will start
+// none: only such a one may be sent our log.
+func (m *membership) blank(ctx context.Context, p federation.Peer) bool {
+	if p.Expect == 1 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	r, err := m.ask(ctx, p.RPC)
+	return err == nil && r.ID == p.ID && r.LastIndex == 0
 }
 
 // leaveTime bounds how long a server that leaves waits to be taken out of its

@@ -3,6 +3,7 @@ package region
 import (
 	"context"
 	"crypto/subtle"
+	"reflect"
 	"sync"
 	"time"
 
@@ -56,15 +57,25 @@ func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRe
 	n := model.Clone(req.Node)
 	n.SecretID, n.Status, n.StatusDescription = req.SecretID, model.NodeStatusReady, ""
 	n.ComputedClass = scheduler.ComputedClass(n)
+	if old := s.snapshot().Node(nil, n.ID); old != nil && same(n, old) {
+		// Nodes that come again, all at once after an outage, cost no write.
+		return s.heard(n.ID, old.ModifyIndex)
+	}
 	index, _, err := s.Apply(ctx, cell.CmdNodeRegister, &cell.NodeRegister{Node: n, Derive: cell.NewDerive(s.clock.Now().UnixNano())})
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.heard(n.ID)
-	if err == nil {
-		out.Index = index
-	}
-	return out, err
+	return s.heard(n.ID, index)
+}
+
+// same reports whether registering n would change nothing of the stored node.
+func same(n, old *model.Node) bool {
+	next := *n
+	// What is not the node's own.
+	next.CreateIndex, next.ModifyIndex, next.SchedulingEligibility = old.CreateIndex, old.ModifyIndex, old.SchedulingEligibility
+	next.StatusUpdatedAt, next.Events = old.StatusUpdatedAt, old.Events
+	next.DrainStrategy, next.LastDrain = old.DrainStrategy, old.LastDrain
+	return reflect.DeepEqual(&next, old)
 }
 
 func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeHeartbeatRequest) (*method.NodeHeartbeatResponse, error) {
@@ -77,11 +88,10 @@ func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeH
 	}
 	// It counts as heard before it is ready, so that it is not judged by what
 	// was before.
-	out, err := s.heard(n.ID)
+	out, err := s.heard(n.ID, n.ModifyIndex)
 	if err != nil {
 		return nil, err
 	}
-	out.Index = n.ModifyIndex
 	if n.Status == model.NodeStatusDown || n.Status == model.NodeStatusDisconnected {
 		if out.Index, _, err = s.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
 			NodeID: n.ID, Status: model.NodeStatusReady, Why: "heartbeats are back",
@@ -94,13 +104,13 @@ func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeH
 }
 
 // heard records a sign of life, and tells the node how to go on.
-func (s *nodes) heard(nodeID string) (*method.NodeHeartbeatResponse, error) {
+func (s *nodes) heard(nodeID string, index uint64) (*method.NodeHeartbeatResponse, error) {
 	ttl, leads := s.beat(nodeID)
 	if !leads {
 		return nil, model.Errorf(model.KindNoLeader, "cannot take the heartbeat: this server ceased to be the leader")
 	}
 	own, all := s.directory()
-	return &method.NodeHeartbeatResponse{TTL: ttl, Registered: true, Servers: own, Regions: all}, nil
+	return &method.NodeHeartbeatResponse{TTL: ttl, Registered: true, Index: index, Servers: own, Regions: all}, nil
 }
 
 func (s *nodes) lastContacts(_ context.Context, _ *rpc.Inbound, req *method.NodeContactsRequest) (*method.NodeContactsResponse, error) {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -49,6 +48,8 @@ type Config struct {
 
 	Workers    int
 	Heartbeats heartbeat.Config
+	// Refusals says when a node that keeps refusing plans is made ineligible.
+	Refusals RefusalConfig
 	// SnapshotThreshold is how many log entries cause a snapshot; 0 means
 	// 8192.
 	SnapshotThreshold uint64
@@ -60,6 +61,15 @@ type Config struct {
 	Clock     clock.Clock
 	Log       hclog.Logger
 	Metrics   *metrics.Metrics
+}
+
+// RefusalConfig is about nodes that refuse plans for no known reason. Zeros mean
+// the defaults of package planner.
+type RefusalConfig struct {
+	// Ignore leaves such nodes eligible.
+	Ignore    bool
+	Threshold int
+	Window    time.Duration
 }
 
 // Server is one server of a region. New makes one, Run runs it.
@@ -111,17 +121,20 @@ func New(cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the advertised address %q: %w", cfg.AdvertiseRPC, err)
 	}
-	s := &Server{cfg: cfg, members: newMembership(), sessions: newSessions(), contacts: heartbeat.NewContacts(cfg.Clock), loops: group.New(context.Background())}
+	s := &Server{cfg: cfg, members: newMembership(filepath.Join(dir, "cell-id")), sessions: newSessions(), contacts: heartbeat.NewContacts(cfg.Clock), loops: group.New(context.Background())}
+	if s.members.cellID, err = readID(s.members.cellFile); err != nil {
+		return nil, err
+	}
 	s.listener = rpc.NewListener(cfg.RPC, advertise, cfg.Dial, cfg.Limits)
 	s.rpc = rpc.NewServer(rpc.ServerConfig{Dial: cfg.Dial, Limits: cfg.Limits, Log: cfg.Log, Metrics: cfg.Metrics})
 	s.dir, err = federation.NewDirectory(federation.DirectoryConfig{
-		Region: cfg.Region, Self: cfg.AdvertiseRPC, Cell: s.cellID, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
+		Region: cfg.Region, Self: cfg.AdvertiseRPC, Cell: s.members.ofCell, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.gossip, err = federation.NewGossip(federation.GossipConfig{
-		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: id, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
+		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: id, Cell: s.members.cellID, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
 		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
 	})
 	if err != nil {
@@ -141,7 +154,7 @@ func New(cfg Config) (_ *Server, err error) {
 	s.members.self, s.members.expect, s.members.ask, s.members.log = self, cfg.Expect, s.ask, cfg.Log.Named("membership")
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
-		heartbeats: s.heartbeats(), autopilot: cfg.Autopilot, tend: s.members.tend,
+		heartbeats: s.heartbeats(), refusals: cfg.Refusals, autopilot: cfg.Autopilot, tend: s.members.tend,
 		pilots: autopilot.Config{
 			Raft: s.cell.Autopilot(), Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
 			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },
@@ -194,7 +207,7 @@ func (s *Server) bind() {
 		reader:   read,
 		self:     method.MembersResponse{ServerName: s.cfg.Name, ServerRegion: s.cfg.Region, ServerDC: s.cfg.Datacenter},
 		version:  s.cfg.Version,
-		isLeader: s.cell.IsLeader, gossip: s.gossip, dir: s.dir, cellID: s.cellID,
+		isLeader: s.cell.IsLeader, gossip: s.gossip, dir: s.dir, cellID: s.members.ofCell,
 		peers: func() (out []string, err error) {
 			servers, err := s.cell.Servers()
 			for _, m := range servers {
@@ -224,7 +237,7 @@ func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	})
 	s.loops.Go("bootstrap", s.members.bootstrap)
 	s.loops.Go("identity", s.members.identify)
-	s.gossipChanged()
+	s.gossip.Changed()
 	var failed error
 	select {
 	case <-ctx.Done():
@@ -286,20 +299,10 @@ func (s *Server) Stats() map[string]string { return s.cell.Stats() }
 // IsLeader reports whether this server leads its region.
 func (s *Server) IsLeader() bool { return s.cell.IsLeader() }
 
-// cellID is our cell's, "" while that is not known.
-func (s *Server) cellID() string {
-	if c := s.cell.Snapshot().Cell(nil); c != nil {
-		return c.ID
-	}
-	return ""
-}
-
-// gossipChanged takes up what gossip says now.
+// gossipChanged takes up what gossip says now. Gossip's goroutine alone calls
+// it, so that an older view never follows a newer one.
 func (s *Server) gossipChanged() {
-	peers, refused := s.gossip.Peers()
-	for name, why := range refused {
-		s.cfg.Log.Warn("a gossip member is not used", "member", name, "cause", why)
-	}
+	peers, _ := s.gossip.Peers()
 	s.dir.Update(peers)
 	s.members.notify()
 }
@@ -347,25 +350,4 @@ func (s *Server) probe(ctx context.Context, p federation.Peer) error {
 		return fmt.Errorf("the server at %s is of the cell %s, not %s", p.RPC, pong.CellID, p.Cell)
 	}
 	return nil
-}
-
-// serverID is this server's Raft id, made once and kept.
-func serverID(dir string) (string, error) {
-	file := filepath.Join(dir, "node-id")
-	b, err := os.ReadFile(file)
-	if err == nil {
-		id := strings.TrimSpace(string(b))
-		if _, ok := model.ParseUUID(id); !ok {
-			return "", fmt.Errorf("cannot read this server's id: %s holds %q, which is no UUID", file, id)
-		}
-		return id, nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("cannot read this server's id: %w", err)
-	}
-	id := model.NewUUID(nil).String()
-	if err := os.WriteFile(file, []byte(id+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("cannot keep this server's id: %w", err)
-	}
-	return id, nil
 }

@@ -4,24 +4,40 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
+	"atoll/cell"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The test's own binary plays the nodes of BenchmarkNodes.
+func TestMain(m *testing.M) {
+	if spec := os.Getenv("ATOLL_SIMULATE_NODES"); spec != "" {
+		if err := simulateNodes(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	// Memberlist does not wait for the probe that is under way when it is shut
+	// down; that ends by itself within a second or two.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+}
 
 // testServer is a running server on loopback.
 type testServer struct {
 	*Server
 	cfg    Config
+	leave  atomic.Bool
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -38,32 +54,36 @@ func freeAddr(t testing.TB) string {
 
 func startServer(t testing.TB, name, region, dir string, expect int, join ...string) *testServer {
 	t.Helper()
-	return startServerWith(t, func(*Config) {}, name, region, dir, expect, join...)
+	return startAt(t, freeAddr(t), freeAddr(t), Config{Name: name, Region: region, DataDir: dir, Expect: expect, Join: join})
 }
 
-func startServerWith(t testing.TB, change func(*Config), name, region, dir string, expect int, join ...string) *testServer {
+// startAt starts a server at RPC and gossip addresses of the test's choice.
+func startAt(t testing.TB, addr, serf string, cfg Config) *testServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	serf := freeAddr(t)
-	cfg := Config{
-		Name: name, Region: region, Datacenter: "dc1", DataDir: dir, RPC: l, AdvertiseRPC: l.Addr().String(),
-		BindSerf: serf, AdvertiseSerf: serf, Expect: expect, Join: join, JoinInterval: time.Second, Version: "test",
-		Heartbeats: heartbeat.Config{MinTTL: 500 * time.Millisecond, Grace: 500 * time.Millisecond},
+	cfg.Datacenter, cfg.RPC, cfg.AdvertiseRPC = "dc1", l, l.Addr().String()
+	cfg.BindSerf, cfg.AdvertiseSerf, cfg.JoinInterval, cfg.Version = serf, serf, time.Second, "test"
+	if cfg.Heartbeats.MinTTL == 0 {
+		cfg.Heartbeats = heartbeat.Config{MinTTL: 500 * time.Millisecond, Grace: 500 * time.Millisecond}
 	}
+	return runServer(t, cfg)
+}
+
+func runServer(t testing.TB, cfg Config) *testServer {
+	t.Helper()
 	if testing.Verbose() {
-		cfg.Log = hclog.New(&hclog.LoggerOptions{Name: name, Level: hclog.Info})
+		cfg.Log = hclog.New(&hclog.LoggerOptions{Name: cfg.Name, Level: hclog.Info})
 	}
-	change(&cfg)
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ts := &testServer{Server: s, cfg: cfg, cancel: cancel, done: make(chan error, 1)}
-	go func() { ts.done <- s.Run(ctx, func() bool { return false }) }()
+	go func() { ts.done <- s.Run(ctx, ts.leave.Load) }()
 	t.Cleanup(ts.stop)
 	return ts
 }
@@ -72,6 +92,7 @@ func (s *testServer) stop() {
 	if s.cancel != nil {
 		s.cancel()
 		s.cancel = nil
+		// A leader whose peers were stopped before it cannot hand over.
 		<-s.done
 	}
 }
@@ -264,5 +285,56 @@ func TestFiftyStartsAndStopsLeaveNothing(t *testing.T) {
 			return nil
 		})
 		s.stop()
+	}
+}
+
+func TestANodeThatComesAgainUnchangedCostsNoWrite(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// With the default heartbeats, it is not down before the test is over.
+	serf := freeAddr(t)
+	s := runServer(t, Config{
+		Name: "s1", Region: "us", Datacenter: "dc1", DataDir: t.TempDir(), RPC: l, AdvertiseRPC: l.Addr().String(),
+		BindSerf: serf, AdvertiseSerf: serf, Expect: 1, Version: "test",
+	})
+	n, secret := aNode("dc1")
+	n.Meta, n.Links = map[string]string{}, nil
+	n.Drivers["mock"].UpdateTime = time.Now()
+	// As a node does, over the wire.
+	c := rpc.NewClient(rpc.ClientConfig{Region: "us"})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{s.cfg.AdvertiseRPC})
+	registered := func() uint64 {
+		t.Helper()
+		var index uint64
+		wait(t, "registration", func() error {
+			r, err := rpc.Call(t.Context(), c, method.NodeRegister, rpc.To{}, &method.NodeRegisterRequest{Node: n, SecretID: secret})
+			if err == nil {
+				index = r.Index
+			}
+			return err
+		})
+		return index
+	}
+	first := registered()
+	if again := registered(); again != first {
+		t.Errorf("the same node again: index %d after %d", again, first)
+	}
+	n.Attributes["cpu.arch"] = "amd64"
+	changed := registered()
+	if changed <= first {
+		t.Errorf("a changed node: index %d after %d", changed, first)
+	}
+	// The node is down, and comes again: that is a change.
+	if _, _, err := s.cell.Apply(t.Context(), cell.CmdNodeStatus, &cell.NodeStatus{NodeID: n.ID, Status: model.NodeStatusDown, Derive: cell.NewDerive(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if back := registered(); back <= changed || s.cell.Snapshot().Node(nil, n.ID).Status != model.NodeStatusReady {
+		t.Errorf("a node that was down: index %d after %d", back, changed)
+	}
+	if _, err := rpc.Call(t.Context(), c, method.NodeRegister, rpc.To{}, &method.NodeRegisterRequest{Node: n, SecretID: model.NewUUID(nil).String()}); model.KindOf(err) != model.KindForbidden {
+		t.Errorf("another secret: %v", err)
 	}
 }

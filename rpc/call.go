@@ -39,10 +39,15 @@ type To struct {
 	RequestID string
 	// NodeID is the node, for methods that nodes serve.
 	NodeID string
+	// Quiet is for how long a call that waits may be silent: longer than
+	// Limits.Silence for a caller that has other ways to learn that its server
+	// is gone, since signs of life cost a server of thousands of them most of
+	// what it does. 0 means Limits.Silence.
+	Quiet time.Duration
 }
 
 func (to To) envelope(ctx context.Context, spec method.Spec, plain time.Duration) (*Envelope, context.Context, context.CancelFunc) {
-	env := &Envelope{Method: spec.Name, Region: to.Region, AllowStale: to.AllowStale, RequestID: to.RequestID, NodeID: to.NodeID}
+	env := &Envelope{Method: spec.Name, Region: to.Region, AllowStale: to.AllowStale, RequestID: to.RequestID, NodeID: to.NodeID, Quiet: to.Quiet}
 	if env.RequestID == "" {
 		env.RequestID = model.NewRequestID(time.Now(), nil)
 	}

@@ -18,9 +18,10 @@
 // The caller opens a stream and writes envelope and body. Whoever accepts the
 // stream reads the envelope, asks its Router where the call belongs, and either
 // serves it or opens a stream to a server nearer to it and passes frames on, body
-// undecoded. From half a second on it sends a sign of life every half second, so
-// that silence means something: a call on which nothing was heard for
-// [Limits.Silence] is given up, with an error that names the region. Cancelling
+// undecoded. From half a second on it sends a sign of life every half second, or
+// as the caller says it bears, so that silence means something: a call on which
+// nothing was heard for [Limits.Silence] is given up, with an error that names the
+// region. Cancelling
 // is closing the stream: each hop sees that at its next sign of life and closes
 // its own.
 //
@@ -30,7 +31,7 @@
 //
 // # Concurrency
 //
-// Every session has one goroutine that accepts its streams, every stream one that
-// serves it, and a slow one two more while it is slow. Their owner is the
+// Every session has one goroutine that accepts its streams, and every stream one
+// that serves it; signs of life cost none between them. Their owner is the
 // Server, whose Shutdown waits for them.
 package rpc

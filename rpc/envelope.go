@@ -31,6 +31,18 @@ type Envelope struct {
 	Forwarded bool
 	// NodeID is the node that serves an AtNode method.
 	NodeID string
+	// Quiet is for how long the caller bears silence after the first sign of
+	// life; 0 means Limits.Silence.
+	Quiet time.Duration
+}
+
+// maxQuiet bounds what a caller may ask for.
+const maxQuiet = time.Minute
+
+// signs is between signs of life after the first: three for each time that the
+// caller bears silence.
+func (e *Envelope) signs(alive time.Duration) time.Duration {
+	return max(alive, min(e.Quiet, maxQuiet)/3)
 }
 
 // maxHops is more than any honest road has: an agent, its server, a server of

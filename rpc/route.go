@@ -82,7 +82,7 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 	}
 	// Two candidates share the time in which the caller must have heard.
 	deadline := time.Now().Add(d.limits.Silence)
-	var last error
+	last := errors.New("its time was over before it could be asked")
 	applied := false
 	for i, addr := range dec.Servers[:min(2, len(dec.Servers))] {
 		wait := time.Until(deadline)
@@ -213,7 +213,8 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 		x.first = nil
 		return *f, nil
 	}
-	_ = x.stream.SetReadDeadline(time.Now().Add(x.limits.Silence))
+	silence := max(x.limits.Silence, min(x.env.Quiet, maxQuiet))
+	_ = x.stream.SetReadDeadline(time.Now().Add(silence))
 	if ctx.Err() != nil {
 		return frame{}, x.d.interrupted(ctx, x.env, x.spec, ctx.Err())
 	}
@@ -225,7 +226,7 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 		return frame{}, x.d.interrupted(ctx, x.env, x.spec, ctx.Err())
 	}
 	if isTimeout(err) {
-		err = fmt.Errorf("nothing was heard for %s", x.limits.Silence.Round(100*time.Millisecond))
+		err = fmt.Errorf("nothing was heard for %s", silence.Round(100*time.Millisecond))
 	}
 	if x.addr != "" {
 		x.d.pool.Drop(x.addr)

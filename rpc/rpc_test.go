@@ -36,17 +36,26 @@ type fakeRouter struct {
 	region string
 	mu     sync.Mutex
 	to     map[string][]string
+	cell   string // of every other region
+	came   string // the cell that the last call was for
 	failed []string
+}
+
+func (r *fakeRouter) lastCell() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.came
 }
 
 func (r *fakeRouter) Region() string { return r.region }
 func (r *fakeRouter) Route(_ context.Context, env *Envelope, _ method.Spec) (Decision, error) {
-	if env.Region == "" || env.Region == r.region {
-		return Decision{Local: true}, nil
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return Decision{Servers: r.to[env.Region], Region: env.Region}, nil
+	if env.Region == "" || env.Region == r.region {
+		r.came = env.Cell
+		return Decision{Local: true}, nil
+	}
+	return Decision{Servers: r.to[env.Region], Region: env.Region, Cell: r.cell}, nil
 }
 func (r *fakeRouter) Report(_, addr string, err error, _ time.Duration) {
 	if err != nil {
@@ -172,6 +181,43 @@ func TestACallGoesHereThereAndOverTwoHops(t *testing.T) {
 	}
 }
 
+func TestACallAtAnAddressGoesThereAndNowhereElse(t *testing.T) {
+	here, there := newPeer(t, "us"), newPeer(t, "us")
+	if r, err := Call(t.Context(), here.At(there.addr), put, To{}, &ping{7}); err != nil || r.N != 7 {
+		t.Errorf("the answer is %+v, %v", r, err)
+	}
+	if len(here.entered) != 0 || len(there.entered) != 1 {
+		t.Errorf("%d calls were served here and %d there", len(here.entered), len(there.entered))
+	}
+	s, err := Open(t.Context(), here.At(there.addr), count, To{}, &ping{2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for want := range 2 {
+		if r, err := s.Recv(); err != nil || r.N != want {
+			t.Errorf("reply %d is %+v, %v", want, r, err)
+		}
+	}
+	if _, err := s.Recv(); err != io.EOF {
+		t.Errorf("after the last: %v", err)
+	}
+	if _, err := Call(t.Context(), here.At(deadAddr(t)), echo, To{}, &ping{1}); model.KindOf(err) != model.KindUnreachable {
+		t.Errorf("at an address where nobody is: %v", err)
+	}
+}
+
+func TestACallNamesTheCellThatItIsFor(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["eu"], us.router.cell = []string{eu.addr}, "E"
+	if _, err := Call(t.Context(), us, echo, To{Region: "eu"}, &ping{1}); err != nil {
+		t.Fatal(err)
+	}
+	if got := eu.router.lastCell(); got != "E" {
+		t.Errorf("it came for the cell %q, want E", got)
+	}
+}
+
 func TestCancellingReachesTheFarEnd(t *testing.T) {
 	us, eu := newPeer(t, "us"), newPeer(t, "eu")
 	us.router.to["eu"] = []string{eu.addr}
@@ -206,6 +252,23 @@ func TestABlockingCallOutlivesTheSilenceLimit(t *testing.T) {
 	time.AfterFunc(3*testLimits.Silence, func() { close(eu.released) })
 	if r, err := Call(t.Context(), us.Server, block, To{Region: "eu"}, &ping{7}); err != nil || r.N != 7 {
 		t.Errorf("%+v %v", r, err)
+	}
+}
+
+func TestACallerThatBearsSilenceIsSentFewerSigns(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["eu"] = []string{eu.addr}
+	// The second sign of life would come after two seconds.
+	time.AfterFunc(2*testLimits.Silence, func() { close(eu.released) })
+	if r, err := Call(t.Context(), us.Server, block, To{Region: "eu", Quiet: 6 * time.Second}, &ping{7}); err != nil || r.N != 7 {
+		t.Errorf("%+v %v", r, err)
+	}
+	for quiet, want := range map[time.Duration]time.Duration{
+		0: 500 * time.Millisecond, time.Second: 500 * time.Millisecond, 15 * time.Second: 5 * time.Second, -time.Hour: 500 * time.Millisecond, time.Hour: maxQuiet / 3,
+	} {
+		if got := (&Envelope{Quiet: quiet}).signs(500 * time.Millisecond); got != want {
+			t.Errorf("who bears %s is sent a sign every %s, want %s", quiet, got, want)
+		}
 	}
 }
 

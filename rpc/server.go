@@ -227,15 +227,14 @@ func (s *Server) serveStream(ctx context.Context, session *Session, stream *yamu
 		ctx, stop = context.WithTimeout(ctx, env.Timeout)
 		defer stop()
 	}
-	// Only a call that takes its time costs the goroutines that keep its
-	// caller company.
-	keeper := in.keepAfter(s.limits.Alive, cancel)
+	stop := in.keepAfter(s.limits.Alive, env.signs(s.limits.Alive), cancel)
 	err = s.serve(ctx, session, env, body, in)
-	keeper()
+	stop()
 	if err != nil {
-		_ = in.write(errorFrame(err))
+		_ = in.write(errorFrame(err), frame{kind: frameEnd})
+	} else {
+		_ = in.write(frame{kind: frameEnd})
 	}
-	_ = in.write(frame{kind: frameEnd})
 }
 
 func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, body []byte, in *incoming) error {
@@ -265,7 +264,7 @@ func (s *Server) handle(ctx context.Context, h *handler, call *Inbound, body []b
 	if err != nil {
 		return false, err
 	}
-	send := func(v any) error {
+	send := func(v any, after ...frame) error {
 		b, err := wire.Encode(v)
 		if err != nil {
 			return err
@@ -274,17 +273,18 @@ func (s *Server) handle(ctx context.Context, h *handler, call *Inbound, body []b
 			return model.Errorf(model.KindTooLarge, "the answer of %d bytes is over the limit of %d; ask for less", len(b), s.limits.MaxBody)
 		}
 		begun = true
-		return in.write(frame{frameBody, b})
+		return in.write(append([]frame{{frameBody, b}}, after...)...)
 	}
 	if h.stream != nil {
-		err = s.guard(h, func() error { return h.stream(ctx, call, req, send) })
+		err = s.guard(h, func() error { return h.stream(ctx, call, req, func(v any) error { return send(v) }) })
 		return begun, err
 	}
 	var reply any
 	if err = s.guard(h, func() (err error) { reply, err = h.unary(ctx, call, req); return err }); err != nil {
 		return false, err
 	}
-	err = send(reply)
+	// In one piece: a system call less for each.
+	err = send(reply, frame{kind: frameEnd})
 	return begun, err
 }
 
@@ -393,7 +393,9 @@ func (s *Server) measure(h *handler, dec Decision, err error, start time.Time) {
 type incoming struct {
 	stream *yamux.Stream
 	limits *Limits
-	mu     sync.Mutex // serialises writes
+	mu     sync.Mutex // serialises writes, and guards ended
+	// ended is true once the end was written: nothing comes after it.
+	ended bool
 }
 
 func (in *incoming) receive() (*Envelope, []byte, error) {
@@ -418,58 +420,52 @@ func (in *incoming) receive() (*Envelope, []byte, error) {
 	return env, payload, nil
 }
 
-func (in *incoming) write(f frame) error {
+func (in *incoming) write(frames ...frame) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.ended {
+		return nil
+	}
+	in.ended = frames[len(frames)-1].kind == frameEnd
 	_ = in.stream.SetWriteDeadline(time.Now().Add(10 * time.Second))
-	return writeFrames(in.stream, f)
+	return writeFrames(in.stream, frames...)
 }
 
-// keepAfter sends signs of life once a call has lasted for a while, and cancels
-// it when its caller goes away. The returned function ends that and waits.
-func (in *incoming) keepAfter(every time.Duration, cancel context.CancelFunc) (stop func()) {
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	var mu sync.Mutex
+// keepAfter sends signs of life, the first once a call has lasted for a while, and
+// cancels it when its caller went away, which it sees as often. It costs no goroutine
+// between them: a server has a waiting call of each of its nodes. The returned
+// function ends that, and waits for one under way.
+func (in *incoming) keepAfter(first, every time.Duration, cancel context.CancelFunc) (stop func()) {
+	var mu sync.Mutex // guards what follows, and is held while a sign is sent
+	var timer *time.Timer
 	stopped := false
-	timer := time.AfterFunc(every, func() {
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(first, func() {
 		mu.Lock()
+		defer mu.Unlock()
 		if stopped {
-			mu.Unlock()
 			return
 		}
-		wg.Add(2)
-		mu.Unlock()
-		go func() {
-			defer wg.Done()
-			// Nothing follows the body: whatever ends this read is the
-			// caller going away, or stop.
-			var b [1]byte
-			_, _ = in.stream.Read(b[:])
+		if in.abandoned() || in.write(frame{kind: frameAlive}) != nil {
 			cancel()
-		}()
-		defer wg.Done()
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for {
-			if in.write(frame{kind: frameAlive}) != nil {
-				cancel()
-				return
-			}
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-			}
+			return
 		}
+		timer.Reset(every)
 	})
 	return func() {
 		timer.Stop()
 		mu.Lock()
+		defer mu.Unlock()
 		stopped = true
-		mu.Unlock()
-		close(done)
-		_ = in.stream.SetReadDeadline(time.Now())
-		wg.Wait()
 	}
+}
+
+// abandoned reports whether the caller closed the stream. Nothing follows the
+// body, so that anything but nothing to read means that.
+func (in *incoming) abandoned() bool {
+	_ = in.stream.SetReadDeadline(time.Now())
+	var b [1]byte
+	_, err := in.stream.Read(b[:])
+	return !isTimeout(err)
 }

@@ -91,6 +91,16 @@ func (t *Txn) ChangeNode(id string, e *model.NodeEvent, f func(*model.Node)) (*m
 	return &n, t.insert(tableNodes, &n)
 }
 
+// QuarantineNode makes a node ineligible that keeps refusing plans, and says so
+// among its events. It does nothing for a node that is ineligible, or gone.
+func (t *Txn) QuarantineNode(id, why string, now int64) error {
+	if old := first[*model.Node](t.tx, nil, tableNodes, id); old == nil || old.SchedulingEligibility == model.NodeIneligible {
+		return nil
+	}
+	_, err := t.ChangeNode(id, NodeEvent("Scheduler", why, now), func(n *model.Node) { n.SchedulingEligibility = model.NodeIneligible })
+	return err
+}
+
 // DeleteNode forgets a node; what it ran stays among the allocations.
 func (t *Txn) DeleteNode(id string) error {
 	if old := first[*model.Node](t.tx, nil, tableNodes, id); old != nil {

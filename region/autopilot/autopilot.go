@@ -225,13 +225,18 @@ func (p *promoter) FilterFailedServerRemovals(_ *raftautopilot.Config, _ *raftau
 	if f.Error() != nil {
 		return &raftautopilot.FailedServers{}
 	}
-	alive := -len(dead.FailedVoters) - len(dead.StaleVoters)
+	voters := 0
 	for _, s := range f.Configuration().Servers {
 		if s.Suffrage == raft.Voter {
-			alive++
+			voters++
 		}
 	}
-	if alive%2 != 0 {
+	alive := voters - len(dead.FailedVoters) - len(dead.StaleVoters)
+	switch {
+	case alive <= voters/2:
+		// Gossip sees less than Raft does, or this server leads no more.
+		return &raftautopilot.FailedServers{}
+	case alive%2 != 0:
 		return dead
 	}
 	out := *dead

@@ -126,7 +126,9 @@ func (w *world) stop(names ...string) {
 func TestWhatMayLeaveNow(t *testing.T) {
 	never := &model.DrainStrategy{}
 	force := &model.DrainStrategy{DrainSpec: model.DrainSpec{Deadline: -1}}
-	in := func(w *world, d time.Duration) *model.DrainStrategy { return &model.DrainStrategy{ForceDeadline: w.now.Add(d)} }
+	in := func(w *world, d time.Duration) *model.DrainStrategy {
+		return &model.DrainStrategy{ForceDeadline: w.now.Add(d)}
+	}
 	for _, c := range []struct {
 		name  string
 		world func(w *world)

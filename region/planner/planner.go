@@ -7,9 +7,10 @@
 // next is checked against the state as it will be with them. They commit in the
 // order in which they were checked, or not at all.
 //
-// Run has two goroutines, one that checks and one that waits for commits; Submit
-// may be called by any number of workers. The queue holds as many plans as there
-// are workers waiting for theirs. The package does not know how plans are made.
+// Run has three goroutines: one that checks, one that waits for commits, and one
+// that takes nodes out of service which keep refusing (Refusals). Submit may be
+// called by any number of workers. The queue holds as many plans as there are
+// workers waiting for theirs. The package does not know how plans are made.
 package planner
 
 import (
@@ -40,12 +41,15 @@ type Config struct {
 	// Propose hands a plan to Raft. What is proposed by one caller is applied
 	// in its order.
 	Propose func(*model.Plan) (Proposed, error)
+	// Refusals is about nodes that keep refusing.
+	Refusals Refusals
 }
 
 // Planner is one term's queue of plans.
 type Planner struct {
-	cfg   Config
-	queue chan request
+	cfg      Config
+	queue    chan request
+	refusals *tracker
 }
 
 type request struct {
@@ -59,7 +63,9 @@ type reply struct {
 }
 
 // New returns a planner with nothing queued.
-func New(cfg Config) *Planner { return &Planner{cfg: cfg, queue: make(chan request)} }
+func New(cfg Config) *Planner {
+	return &Planner{cfg: cfg, queue: make(chan request), refusals: newTracker(cfg.Refusals)}
+}
 
 // Submit waits until the plan was applied and says how much of it. An error
 // means that the worker cannot know; it must not go on with the evaluation.
@@ -97,6 +103,7 @@ func (p *Planner) Run(ctx context.Context) error {
 			landed <- f
 		}
 	})
+	wg.Go(func() { p.refusals.run(ctx) })
 	defer wg.Wait()
 	defer close(flights)
 	var pending []*model.Plan
@@ -134,6 +141,7 @@ func (p *Planner) Run(ctx context.Context) error {
 func (p *Planner) check(r request, pending []*model.Plan) (*flight, error) {
 	snap := p.cfg.Snapshot()
 	accepted, rejected := p.cfg.Check(snap, pending, r.plan)
+	p.refusals.note(snap, pending, r.plan, rejected)
 	f := &flight{plan: accepted, done: r.done}
 	f.result = &model.PlanResult{Placed: len(accepted.Place), Asked: len(r.plan.Place), Rejected: rejected}
 	if len(rejected) > 0 || f.result.Placed < f.result.Asked {

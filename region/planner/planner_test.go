@@ -43,7 +43,6 @@ type slowLog struct {
 	mu    sync.Mutex
 	index uint64
 	queue []*entry
-	ended sync.WaitGroup
 	wake  chan struct{}
 }
 
@@ -138,7 +137,7 @@ func (l *slowLog) planner() *Planner {
 // plan places one allocation of 100 MHz on each of the nodes, and one host port.
 func plan(port int, nodes ...model.UUID) *model.Plan {
 	r := &model.AllocatedResources{Tasks: map[string]*model.AllocatedTaskResources{"t": {Cpu: model.AllocatedCpuResources{CpuShares: 100}}}}
-	p := &model.Plan{EvalID: model.NewUUID(nil), JobKey: model.JobID{Namespace: "default", ID: "j"}, Groups: []model.PlanGroup{{Name: "g", Resources: r}}}
+	p := &model.Plan{EvalID: model.NewUUID(nil), JobKey: model.JobID{Namespace: "default", ID: "j"}, JobModifyIndex: 1, Groups: []model.PlanGroup{{Name: "g", Resources: r}}}
 	for _, id := range nodes {
 		pl := model.Placement{ID: model.NewUUID(nil), NodeID: id}
 		if port > 0 {
@@ -184,7 +183,11 @@ func TestPlansUnderWayCountForTheNext(t *testing.T) {
 		go submit(port)
 	}
 	for range 2 {
-		<-l.wake
+		select {
+		case <-l.wake:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the plans that fit were not proposed")
+		}
 	}
 	for _, port := range []int{0, 8080} {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
