@@ -88,14 +88,3 @@ func evalAllocations(r *request) (any, error) {
 	}
 	return orEmpty(out.Allocs), nil
 }
-
-// This version makes no deployments, so that there are none to list or read.
-
-func listDeployments(r *request) (any, error) {
-	if _, err := listJobs(r); err != nil {
-		return nil, err
-	}
-	return []any{}, nil
-}
-
-func readDeployment(r *request) (any, error) { return nil, notFound("deployment", r.id) }

@@ -32,6 +32,14 @@ const (
 	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
 	CmdNodeQuarantine  Command = 25
+
+	CmdDeploymentStatus  Command = 26
+	CmdDeploymentPromote Command = 27
+	CmdAllocHealth       Command = 28
+	CmdJobStability      Command = 29
+	CmdJobVersionTag     Command = 30
+	CmdJobRevert         Command = 31
+	CmdAllocReschedule   Command = 32
 )
 
 // table leads from each command to what applies it.
@@ -55,6 +63,14 @@ var table = map[Command]command{
 	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),
 	CmdNodeQuarantine:  typed(applyNodeQuarantine),
+
+	CmdDeploymentStatus:  typed(applyDeploymentStatus),
+	CmdDeploymentPromote: typed(applyDeploymentPromote),
+	CmdAllocHealth:       typed(applyAllocHealth),
+	CmdJobStability:      typed(applyJobStability),
+	CmdJobVersionTag:     typed(applyJobVersionTag),
+	CmdJobRevert:         typed(applyJobRevert),
+	CmdAllocReschedule:   typed(applyAllocReschedule),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

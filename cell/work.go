@@ -62,15 +62,16 @@ func applyEvals(tx *state.Txn, _ *state.Snapshot, _ uint64, c *Evals) (*None, er
 }
 
 func applyAllocReports(tx *state.Txn, snap *state.Snapshot, _ uint64, c *AllocReports) (*None, error) {
-	failed, err := tx.ReportAllocs(c.NodeID, c.Updates, c.Derive.Time)
+	done, err := tx.ReportAllocs(c.NodeID, c.Updates, c.Derive.Time)
 	if err != nil {
 		return nil, err
 	}
 	var evals []*model.Evaluation
-	for _, key := range failed {
+	for _, key := range done.Ended {
 		if j := snap.Job(nil, key); j != nil && !j.Stop {
 			evals = append(evals, c.Derive.eval(j, key, model.TriggerRetryFailed, "", 0))
 		}
 	}
+	evals = append(evals, provenEvals(snap, done.Healthy, c.Derive, done.Ended)...)
 	return &None{}, tx.UpsertEvals(evals)
 }

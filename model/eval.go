@@ -24,6 +24,7 @@ const (
 	TriggerMaxPlans      = "max-plan-attempts"
 	TriggerRetryFailed   = "alloc-failure"
 	TriggerFailedFollow  = "failed-follow-up"
+	TriggerDeployment    = "deployment-watcher"
 	TriggerRolling       = "rolling-update"
 	TriggerDisconnect    = "max-disconnect-timeout"
 	TriggerReconnect     = "reconnect"

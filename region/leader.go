@@ -18,6 +18,7 @@ import (
 	"atoll/model"
 	"atoll/region/autopilot"
 	"atoll/region/broker"
+	"atoll/region/deploy"
 	"atoll/region/drain"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
@@ -112,6 +113,12 @@ func (l *leadership) begin(term *group.Group) {
 		l.loop(term, "heartbeat", monitor.Run)
 		l.loop(term, "unblock", func(ctx context.Context) error {
 			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Wake: l.wakeEvals, Log: l.log.Named("unblock")})
+		})
+		l.loop(term, "deploy", func(ctx context.Context) error {
+			return deploy.Run(ctx, deploy.Config{Snapshot: l.cell.Snapshot, Clock: l.clock, Log: l.log.Named("deploy"), Apply: func(ctx context.Context, cmd cell.Command, body any) error {
+				_, _, err := l.cell.Apply(ctx, cmd, body)
+				return err
+			}})
 		})
 		l.loop(term, "drain", func(ctx context.Context) error {
 			return drain.Run(ctx, drain.Config{Snapshot: l.cell.Snapshot, Mark: l.migrate, Done: l.drained, Clock: l.clock, Log: l.log.Named("drain")})
