@@ -86,8 +86,12 @@ func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeH
 	if err != nil {
 		return nil, err
 	}
-	// It counts as heard before it is ready, so that it is not judged by what
-	// was before.
+	return s.alive(ctx, n)
+}
+
+// alive takes a sign of life of a node, which is ready from then on. It counts as
+// heard before it is ready, so that it is not judged by what was before.
+func (s *nodes) alive(ctx context.Context, n *model.Node) (*method.NodeHeartbeatResponse, error) {
 	out, err := s.heard(n.ID, n.ModifyIndex)
 	if err != nil {
 		return nil, err
@@ -206,6 +210,11 @@ func (s *nodes) pull(ctx context.Context, c *rpc.Inbound, req *method.NodeAllocs
 func (s *nodes) update(ctx context.Context, _ *rpc.Inbound, req *method.NodeUpdateAllocsRequest) (*method.IndexResponse, error) {
 	n, err := s.identify(req.NodeID, req.SecretID)
 	if err != nil {
+		return nil, err
+	}
+	// A report that came before the first heartbeat would be of allocations
+	// that are out of touch still.
+	if _, err := s.alive(ctx, n); err != nil {
 		return nil, err
 	}
 	id, _ := model.ParseUUID(n.ID)
