@@ -78,9 +78,7 @@ func runNode(t testing.TB, servers []*testServer, node *model.Node, secret strin
 
 func TestADrainKeepsMaxParallelThroughAChangeOfLeader(t *testing.T) {
 	const count, maxParallel = 20, 3
-	servers := startCell(t, func(c *Config) {
-		c.Heartbeats = heartbeat.Config{MinTTL: 3 * time.Second, Grace: 10 * time.Second}
-	})
+	servers := startCell(t, heartbeat.Config{MinTTL: 3 * time.Second, Grace: 10 * time.Second})
 	full, secret := aNode("dc1")
 	runNode(t, servers, full, secret)
 	job := aJob("web", count, "dc1")

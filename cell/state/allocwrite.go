@@ -99,7 +99,7 @@ func (t *Txn) ApplyPlan(c *PlanCommand) (down []model.UUID, err error) {
 			if n != nil {
 				name = n.Name
 			}
-			if n == nil || n.Status == model.NodeStatusDown {
+			if n == nil || n.Status == model.NodeStatusDown || n.Status == model.NodeStatusDisconnected {
 				down = append(down, pl.NodeID)
 			}
 			names[pl.NodeID] = name
