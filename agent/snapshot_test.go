@@ -12,6 +12,7 @@ import (
 
 	"atoll/agent/config"
 	apisurface "atoll/api"
+	"atoll/internal/freeport"
 )
 
 const jobsSaved = 220
@@ -20,7 +21,7 @@ const jobsSaved = 220
 // more than a request's body may hold.
 func TestSnapshotsGoThroughAnyAgent(t *testing.T) {
 	c := config.Default()
-	c.Name, c.Region, c.DataDir, c.Ports = "s1", "us", t.TempDir(), config.Ports{Serf: freePort(t), RPC: freePort(t)}
+	c.Name, c.Region, c.DataDir, c.Ports = "s1", "us", t.TempDir(), config.Ports{Serf: freeport.Port(t), RPC: freeport.Port(t)}
 	c.Server.Enabled, c.Server.BootstrapExpect = true, 1
 	runAgent(t, c)
 	rpcAddr := c.RPCAddr()

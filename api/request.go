@@ -184,6 +184,19 @@ func call[Q, R any](r *request, m method.Method[Q, R], req *Q, meta func(*R) *me
 	return out, nil
 }
 
+// write makes a write that is for one region; index finds the answer's.
+func write[Q, R any](r *request, m method.Method[Q, R], req *Q, index func(*R) uint64) (*R, error) {
+	if err := r.oneRegion(); err != nil {
+		return nil, err
+	}
+	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, m, r.to, req)
+	if err != nil {
+		return nil, err
+	}
+	r.index(index(out))
+	return out, nil
+}
+
 // notFound is a read's answer that there is no such thing; the headers say as of
 // when, so that it can be waited for.
 func notFound(what, id string) error {

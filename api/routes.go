@@ -19,8 +19,10 @@ func (a *API) table() []route {
 		withID("PUT", "/v1/job/", "/evaluate", unsupportedPart),
 		withID("PUT", "/v1/job/", "/scale", unsupportedPart),
 		withID("GET", "/v1/job/", "/scale", unsupportedPart),
-		withID("PUT", "/v1/job/", "/revert", unsupportedPart),
-		withID("PUT", "/v1/job/", "/stable", unsupportedPart),
+		withID("PUT", "/v1/job/", "/revert", revertJob),
+		withID("PUT", "/v1/job/", "/stable", setJobStable),
+		withID("PUT", "/v1/job/", "/tag", tagJob),
+		withID("DELETE", "/v1/job/", "/tag", untagJob),
 		withID("PUT", "/v1/job/", "/dispatch", unsupportedPart),
 		withID("PUT", "/v1/job/", "/periodic/force", unsupportedPart),
 		withID("GET", "/v1/job/", "/submission", unsupportedPart),
@@ -33,10 +35,12 @@ func (a *API) table() []route {
 		exact("GET", "/v1/allocations", listAllocs),
 		withID("GET", "/v1/allocation/", "/services", unsupportedPart),
 		withID("GET", "/v1/allocation/", "", readAlloc),
-		withID("PUT", "/v1/allocation/", "/stop", unsupportedPart),
+		withID("PUT", "/v1/allocation/", "/stop", stopAlloc),
 		withID("GET", "/v1/client/fs/logs/", "", allocLogs),
 
 		exact("GET", "/v1/evaluations", listEvals),
+		exact("DELETE", "/v1/evaluations", deleteEvals),
+		exact("GET", "/v1/evaluations/count", countEvals),
 		withID("GET", "/v1/evaluation/", "/allocations", evalAllocations),
 		withID("GET", "/v1/evaluation/", "", readEval),
 
@@ -45,12 +49,18 @@ func (a *API) table() []route {
 		withID("GET", "/v1/node/pool/", "", unsupportedPart),
 		withID("GET", "/v1/node/", "/allocations", nodeAllocations),
 		withID("GET", "/v1/node/", "", readNode),
-		withID("PUT", "/v1/node/", "/drain", unsupportedPart),
-		withID("PUT", "/v1/node/", "/eligibility", unsupportedPart),
-		withID("PUT", "/v1/node/", "/purge", unsupportedPart),
-		withID("PUT", "/v1/node/", "/evaluate", unsupportedPart),
+		withID("PUT", "/v1/node/", "/drain", drainNode),
+		withID("PUT", "/v1/node/", "/eligibility", setEligibility),
+		withID("PUT", "/v1/node/", "/purge", purgeNode),
+		withID("PUT", "/v1/node/", "/evaluate", evaluateNode),
 
 		exact("GET", "/v1/deployments", listDeployments),
+		withID("GET", "/v1/deployment/allocations/", "", deploymentAllocations),
+		withID("PUT", "/v1/deployment/promote/", "", promoteDeployment),
+		withID("PUT", "/v1/deployment/fail/", "", failDeployment),
+		withID("PUT", "/v1/deployment/pause/", "", pauseDeployment),
+		withID("PUT", "/v1/deployment/allocation-health/", "", setAllocHealth),
+		withID("PUT", "/v1/deployment/unblock/", "", unsupportedPart),
 		withID("GET", "/v1/deployment/", "", readDeployment),
 
 		exact("GET", "/v1/status/leader", statusLeader),
@@ -68,6 +78,9 @@ func (a *API) table() []route {
 		exact("GET", "/v1/operator/snapshot", saveSnapshot),
 		exact("PUT", "/v1/operator/snapshot", restoreSnapshot),
 
+		exact("PUT", "/v1/system/gc", collectGarbage),
+		exact("PUT", "/v1/system/reconcile/summaries", reconcileSummaries),
+
 		exact("GET", "/v1/agent/self", agentSelf),
 		exact("GET", "/v1/agent/members", agentMembers),
 		exact("GET", "/v1/agent/health", agentHealth),
@@ -81,7 +94,7 @@ func (a *API) table() []route {
 // unserved are the beginnings of the paths that Nomad has and this version does
 // not serve.
 var unserved = []string{
-	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/", "/v1/event/stream", "/v1/evaluations/count",
+	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/", "/v1/event/stream",
 	"/v1/jobs/statuses", "/v1/namespace", "/v1/namespaces", "/v1/node/pool", "/v1/operator/", "/v1/plugin", "/v1/plugins", "/v1/quota",
 	"/v1/quotas", "/v1/recommendation", "/v1/scaling/", "/v1/search", "/v1/sentinel/", "/v1/service/", "/v1/services", "/v1/system/",
 	"/v1/validate/job", "/v1/var/", "/v1/vars", "/v1/volume", "/v1/volumes", "/.well-known/", "/ui",

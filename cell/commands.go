@@ -23,10 +23,24 @@ const (
 	CmdAllocReports  Command = 8
 
 	CmdAutopilotConfig Command = 9
+	CmdNodeEligibility Command = 12
+	CmdNodeDrain       Command = 13
+	CmdNodePurge       Command = 14
+	CmdAllocTransition Command = 15
+	CmdNodeEvaluate    Command = 16
 	CmdEvalDelete      Command = 22
 	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
 	CmdNodeQuarantine  Command = 25
+
+	CmdDeploymentStatus  Command = 26
+	CmdDeploymentPromote Command = 27
+	CmdAllocHealth       Command = 28
+	CmdJobStability      Command = 29
+	CmdJobVersionTag     Command = 30
+	CmdJobRevert         Command = 31
+	CmdAllocReschedule   Command = 32
+	CmdRecount           Command = 37
 )
 
 // table leads from each command to what applies it.
@@ -41,10 +55,24 @@ var table = map[Command]command{
 	CmdAllocReports:  typed(applyAllocReports),
 
 	CmdAutopilotConfig: typed(applyAutopilotConfig),
+	CmdNodeEligibility: typed(applyNodeEligibility),
+	CmdNodeDrain:       typed(applyNodeDrain),
+	CmdNodePurge:       typed(applyNodePurge),
+	CmdAllocTransition: typed(applyAllocTransition),
+	CmdNodeEvaluate:    typed(applyNodeEvaluate),
 	CmdEvalDelete:      typed(applyEvalDelete),
 	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),
 	CmdNodeQuarantine:  typed(applyNodeQuarantine),
+
+	CmdDeploymentStatus:  typed(applyDeploymentStatus),
+	CmdDeploymentPromote: typed(applyDeploymentPromote),
+	CmdAllocHealth:       typed(applyAllocHealth),
+	CmdJobStability:      typed(applyJobStability),
+	CmdJobVersionTag:     typed(applyJobVersionTag),
+	CmdJobRevert:         typed(applyJobRevert),
+	CmdAllocReschedule:   typed(applyAllocReschedule),
+	CmdRecount:           typed(applyRecount),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"atoll/cell/state"
+	"atoll/internal/freeport"
 )
 
 // ring is a cell of three members whose disks can fail, each with its Run.
@@ -78,7 +79,7 @@ func (r *ring) open(name string) *Cell {
 func (r *ring) tryOpen(name string) (*Cell, error) {
 	addr := r.addrs[name]
 	if addr == "" {
-		addr = "127.0.0.1:0"
+		addr = freeport.Addr(r.t)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -168,8 +168,9 @@ func unknown(l *raft.Log, build string) error {
 
 // hangLimit is how long one write to the disk may take. A leader whose disk
 // hangs goes on sending heartbeats, and so would stay the leader of a region that
-// can write nothing (hashicorp/raft#503): it is to be gone within ten seconds.
-const hangLimit = 4 * time.Second
+// can write nothing (hashicorp/raft#503): it is to be gone within ten seconds. A
+// healthy disk under six times its machine's load was seen to take four.
+const hangLimit = 8 * time.Second
 
 // checkedLog is a LogStore with sums, which says once when it is of no more use:
 // when a write failed or hangs, or a record is damaged. From then on it writes

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"atoll/internal/freeport"
 )
 
 // memberEnv makes the test binary a member of a cell, in a process that can be
@@ -125,9 +127,7 @@ func (p *process) kill() {
 func TestNothingAckedIsLostWhenAllServersAreKilledAtOnce(t *testing.T) {
 	dirs, addrs := map[string]string{}, map[string]string{}
 	for _, n := range ringNames {
-		l := listen(t)
-		dirs[n], addrs[n] = t.TempDir(), l.Addr().String()
-		_ = l.Close()
+		dirs[n], addrs[n] = t.TempDir(), freeport.Addr(t)
 	}
 	members := map[string]*process{}
 	defer func() {

@@ -37,9 +37,8 @@ func (r *Registrar) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		ttl, ok := r.register(ctx, unknown)
 		for ok {
-			// Well before the TTL is over, so that a lost heartbeat has a
-			// second chance; spread, so that nodes do not beat together.
-			timer := time.NewTimer(ttl/2 + rand.N(ttl/4+1))
+			part := method.BeatEarliest + rand.Float64()*(method.BeatLatest-method.BeatEarliest)
+			timer := time.NewTimer(time.Duration(part * float64(ttl)))
 			select {
 			case <-ctx.Done():
 				timer.Stop()
@@ -76,7 +75,9 @@ func (r *Registrar) register(ctx context.Context, anew bool) (ttl time.Duration,
 // beat sends a heartbeat, and again until one is taken; false when the servers
 // do not know the node.
 func (r *Registrar) beat(ctx context.Context) (ttl time.Duration, ok bool) {
-	_ = backoff.Policy{Min: 200 * time.Millisecond, Max: 2 * time.Second}.Retry(ctx, nil, func(ctx context.Context) error {
+	// Slowly enough that ten thousand nodes do not keep a server that has more
+	// than it can do from ever having less.
+	_ = backoff.Policy{Min: 500 * time.Millisecond, Max: 5 * time.Second}.Retry(ctx, nil, func(ctx context.Context) error {
 		start := time.Now()
 		answer, err := rpc.Call(ctx, r.Caller, method.NodeHeartbeat, rpc.To{Timeout: 5 * time.Second}, &method.NodeHeartbeatRequest{NodeID: r.Node().ID, SecretID: r.SecretID})
 		if r.Took != nil {

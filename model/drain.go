@@ -20,6 +20,29 @@ type DrainSpec struct {
 	IgnoreSystemJobs bool
 }
 
+// Forced reports whether what is left is to be stopped regardless.
+func (d *DrainStrategy) Forced(now time.Time) bool {
+	return d.Deadline < 0 || !d.ForceDeadline.IsZero() && !now.Before(d.ForceDeadline)
+}
+
+// DrainMetadata tells of a node's last drain, also after its end.
+type DrainMetadata struct {
+	StartedAt time.Time
+	UpdatedAt time.Time
+	Status    string
+	// AccessorID is of the token that asked for it.
+	AccessorID string
+	// Meta is what the operator said of it.
+	Meta map[string]string
+}
+
+// Statuses of a drain.
+const (
+	DrainDraining = "draining"
+	DrainComplete = "complete"
+	DrainCanceled = "canceled"
+)
+
 // DesiredTransition is what the server wants to happen to an allocation at the
 // next evaluation of its job. A nil flag says nothing.
 type DesiredTransition struct {
@@ -56,3 +79,20 @@ func (t *DesiredTransition) ShouldForceReschedule() bool {
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }
+
+// Merge returns t with what o says; t may be nil.
+func (t *DesiredTransition) Merge(o *DesiredTransition) *DesiredTransition {
+	var out DesiredTransition
+	if t != nil {
+		out = *t
+	}
+	for _, f := range []struct{ to, from **bool }{
+		{&out.Migrate, &o.Migrate}, {&out.Reschedule, &o.Reschedule}, {&out.ForceReschedule, &o.ForceReschedule},
+		{&out.NoShutdownDelay, &o.NoShutdownDelay}, {&out.MigrateDisablePlacement, &o.MigrateDisablePlacement},
+	} {
+		if *f.from != nil {
+			*f.to = *f.from
+		}
+	}
+	return &out
+}

@@ -39,6 +39,8 @@ type Node struct {
 	SchedulingEligibility string
 	// DrainStrategy is nil unless the node is being emptied.
 	DrainStrategy *DrainStrategy
+	// LastDrain is of the last drain, the present one too.
+	LastDrain *DrainMetadata
 	// StatusUpdatedAt is in Unix seconds, as Nomad's is.
 	StatusUpdatedAt int64
 	// Events are the last NodeEventsKept happenings, oldest first.
@@ -52,6 +54,13 @@ type Node struct {
 
 // NodeEventsKept bounds Node.Events.
 const NodeEventsKept = 10
+
+// Subsystems of node events, spelled as Nomad's.
+const (
+	NodeEventCluster   = "Cluster"
+	NodeEventScheduler = "Scheduler"
+	NodeEventDrain     = "Drain"
+)
 
 // NodeResources is what the node has.
 type NodeResources struct {

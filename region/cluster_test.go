@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"atoll/internal/freeport"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/rpc"
@@ -31,7 +32,7 @@ func newCluster(t testing.TB, region string) *cluster {
 // address fixes a server's addresses before it starts.
 func (c *cluster) address(name string) [2]string {
 	if _, ok := c.addrs[name]; !ok {
-		c.addrs[name] = [2]string{freeAddr(c.t), freeAddr(c.t)}
+		c.addrs[name] = [2]string{freeport.Addr(c.t), freeport.Addr(c.t)}
 	}
 	return c.addrs[name]
 }

@@ -12,6 +12,8 @@
 //	unblock    wakes evaluations when room was made
 //	heartbeat  declares nodes down
 //	autopilot  watches the cell's servers, promotes stable ones, drops dead ones
+//	deploy     ends, fails, promotes and reverts deployments
+//	drain      empties nodes
 //
 // leader.go makes fresh loops for each term of leadership, in one group that ends
 // with it: nothing is switched on and off by hand. membership.go starts the cell,

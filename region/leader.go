@@ -2,6 +2,7 @@ package region
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -18,6 +19,9 @@ import (
 	"atoll/model"
 	"atoll/region/autopilot"
 	"atoll/region/broker"
+	"atoll/region/deploy"
+	"atoll/region/drain"
+	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
 	"atoll/region/unblock"
@@ -35,6 +39,9 @@ type leadership struct {
 	heartbeats heartbeat.Config
 	// refusals is about nodes that keep refusing plans.
 	refusals RefusalConfig
+	// keep and collectInterval are the garbage collector's.
+	keep            gc.Thresholds
+	collectInterval time.Duration
 	// pilots wires each term's pilot, autopilot is what a new cell's
 	// configuration of it begins with.
 	pilots    autopilot.Config
@@ -42,9 +49,11 @@ type leadership struct {
 	// tend keeps the cell's members in step with gossip while this server
 	// leads.
 	tend func(ctx context.Context, pilot *autopilot.Pilot) error
-	// monitor and pilot are the present term's, nil when there is none.
-	monitor atomic.Pointer[heartbeat.Monitor]
-	pilot   atomic.Pointer[autopilot.Pilot]
+	// monitor, pilot and collector are the present term's, nil when there is
+	// none.
+	monitor   atomic.Pointer[heartbeat.Monitor]
+	pilot     atomic.Pointer[autopilot.Pilot]
+	collector atomic.Pointer[gc.Collector]
 }
 
 // run starts a term's loops when this server becomes the leader, and waits for
@@ -60,6 +69,7 @@ func (l *leadership) run(ctx context.Context) error {
 			term = nil
 			l.monitor.Store(nil)
 			l.pilot.Store(nil)
+			l.collector.Store(nil)
 		}
 	}
 	defer end()
@@ -107,7 +117,7 @@ func (l *leadership) begin(term *group.Group) {
 			Refusals: l.trackRefusals(),
 		})
 		beats := l.heartbeats
-		beats.Snapshot, beats.Down, beats.Clock, beats.Log = l.cell.Snapshot, l.nodeDown, l.clock, l.log.Named("heartbeat")
+		beats.Set = l.setNodes
 		monitor := heartbeat.New(beats)
 		l.monitor.Store(monitor)
 		l.loop(term, "broker", q.Run)
@@ -116,6 +126,21 @@ func (l *leadership) begin(term *group.Group) {
 		l.loop(term, "unblock", func(ctx context.Context) error {
 			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Wake: l.wakeEvals, Log: l.log.Named("unblock")})
 		})
+		l.loop(term, "deploy", func(ctx context.Context) error {
+			return deploy.Run(ctx, deploy.Config{Snapshot: l.cell.Snapshot, Clock: l.clock, Log: l.log.Named("deploy"), Apply: func(ctx context.Context, cmd cell.Command, body any) error {
+				_, _, err := l.cell.Apply(ctx, cmd, body)
+				return err
+			}})
+		})
+		l.loop(term, "drain", func(ctx context.Context) error {
+			return drain.Run(ctx, drain.Config{Snapshot: l.cell.Snapshot, Mark: l.migrate, Done: l.drained, Clock: l.clock, Log: l.log.Named("drain")})
+		})
+		collector := gc.New(gc.Config{
+			Snapshot: l.cell.Snapshot, Unneeded: unneeded, Reap: l.reap,
+			Thresholds: l.keep, Interval: l.collectInterval, Clock: l.clock, Log: l.log.Named("gc"),
+		})
+		l.collector.Store(collector)
+		l.loop(term, "gc", collector.Run)
 		pilots := l.pilots
 		pilots.Raft = members
 		pilot := autopilot.New(pilots)
@@ -217,6 +242,18 @@ func (l *leadership) moveEvals(ctx context.Context, ids []model.UUID, from, to, 
 	return err
 }
 
+func unneeded(s *state.Snapshot, key model.JobID, old func(*model.AllocRow) bool) []*model.AllocRow {
+	return scheduler.Unneeded(worker.View{Snapshot: s}, key, old)
+}
+
+func (l *leadership) reap(ctx context.Context, r *state.Reap) (*state.Reaped, error) {
+	_, value, err := l.cell.Apply(ctx, cell.CmdReap, r)
+	if err != nil {
+		return nil, err
+	}
+	return value.(*state.Reaped), nil
+}
+
 func (l *leadership) trackRefusals() planner.Refusals {
 	r := planner.Refusals{
 		Threshold: l.refusals.Threshold, Window: l.refusals.Window, Clock: l.clock, Log: l.log.Named("planner"),
@@ -236,10 +273,45 @@ func (l *leadership) quarantine(ctx context.Context, node model.UUID, refusals i
 	return err
 }
 
-func (l *leadership) nodeDown(ctx context.Context, nodeID, why string, ifIndex uint64) error {
-	_, _, err := l.cell.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
-		NodeID: nodeID, Status: model.NodeStatusDown, Why: why, IfModifyIndex: ifIndex,
+// setNodes proposes all changes before it waits for any: when a rack is lost,
+// they share a few writes.
+func (l *leadership) setNodes(ctx context.Context, verdicts []heartbeat.Verdict) error {
+	var proposed []*cell.Proposed
+	var errs []error
+	for _, v := range verdicts {
+		p, err := l.cell.Propose(cell.CmdNodeStatus, nil, &cell.NodeStatus{
+			NodeID: v.Node.ID, Status: v.Status, Why: v.Why, IfModifyIndex: v.Node.ModifyIndex,
+			Derive: cell.NewDerive(l.clock.Now().UnixNano()),
+		})
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
+		proposed = append(proposed, p)
+	}
+	for _, p := range proposed {
+		if _, _, err := p.Wait(ctx); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *leadership) migrate(ctx context.Context, allocs []model.UUID) error {
+	yes := true
+	_, _, err := l.cell.Apply(ctx, cell.CmdAllocTransition, &cell.AllocTransition{
+		Allocs: allocs, Transition: model.DesiredTransition{Migrate: &yes}, Trigger: model.TriggerNodeDrain,
 		Derive: cell.NewDerive(l.clock.Now().UnixNano()),
+	})
+	if model.KindOf(err) == model.KindNotFound {
+		return nil // they are gone meanwhile
+	}
+	return err
+}
+
+func (l *leadership) drained(ctx context.Context, n *model.Node) error {
+	_, _, err := l.cell.Apply(ctx, cell.CmdNodeDrain, &cell.NodeDrain{
+		NodeID: n.ID, Complete: true, IfModifyIndex: n.ModifyIndex, Derive: cell.NewDerive(l.clock.Now().UnixNano()),
 	})
 	return err
 }

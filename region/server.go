@@ -19,6 +19,7 @@ import (
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/autopilot"
+	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
 )
@@ -50,6 +51,10 @@ type Config struct {
 	Heartbeats heartbeat.Config
 	// Refusals says when a node that keeps refusing plans is made ineligible.
 	Refusals RefusalConfig
+	// Keep says how long what is over stays in the state, CollectInterval how
+	// often that is looked at; zeros mean the defaults of package gc.
+	Keep            gc.Thresholds
+	CollectInterval time.Duration
 	// SnapshotThreshold is how many log entries cause a snapshot; 0 means
 	// 8192.
 	SnapshotThreshold uint64
@@ -85,6 +90,7 @@ type Server struct {
 	lead     *leadership
 	look     *lookout
 	sessions *sessions
+	contacts *heartbeat.Contacts
 	loops    *group.Group
 }
 
@@ -117,7 +123,10 @@ func New(cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the advertised address %q: %w", cfg.AdvertiseRPC, err)
 	}
-	s := &Server{cfg: cfg, members: newMembership(filepath.Join(dir, "cell-id")), sessions: newSessions(), loops: group.New(context.Background())}
+	s := &Server{
+		cfg: cfg, members: newMembership(filepath.Join(dir, "cell-id")), sessions: newSessions(),
+		contacts: heartbeat.NewContacts(cfg.Clock), loops: group.New(context.Background()),
+	}
 	if s.members.cellID, err = readID(s.members.cellFile); err != nil {
 		return nil, err
 	}
@@ -152,7 +161,7 @@ func New(cfg Config) (_ *Server, err error) {
 	s.members.addr, s.members.expect, s.members.ask, s.members.log = cfg.AdvertiseRPC, cfg.Expect, s.ask, cfg.Log.Named("membership")
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
-		heartbeats: cfg.Heartbeats, refusals: cfg.Refusals, autopilot: cfg.Autopilot, tend: s.members.tend,
+		heartbeats: s.heartbeats(), refusals: cfg.Refusals, keep: cfg.Keep, collectInterval: cfg.CollectInterval, autopilot: cfg.Autopilot, tend: s.members.tend,
 		pilots: autopilot.Config{
 			Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
 			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },
@@ -163,13 +172,47 @@ func New(cfg Config) (_ *Server, err error) {
 	return s, nil
 }
 
+// heartbeats is the configuration wired to this server.
+func (s *Server) heartbeats() heartbeat.Config {
+	cfg := s.cfg.Heartbeats
+	cfg.Snapshot, cfg.Clock, cfg.Log = s.cell.Snapshot, s.cfg.Clock, s.cfg.Log.Named("heartbeat")
+	cfg.Contacts = s.contacts
+	cfg.Peers = func() (out []string) {
+		servers, err := s.cell.Servers()
+		if err != nil {
+			cfg.Log.Warn("cannot ask the other servers when nodes were heard", "error", err)
+		}
+		for _, m := range servers {
+			if m.Addr != s.cfg.AdvertiseRPC {
+				out = append(out, m.Addr)
+			}
+		}
+		return out
+	}
+	cfg.Ask = func(ctx context.Context, addr string, req *method.NodeContactsRequest) (*method.NodeContactsResponse, error) {
+		return rpc.Call(ctx, s.rpc.At(addr), method.NodeContacts, rpc.To{}, req)
+	}
+	return cfg
+}
+
+// leaderElsewhere is the leader's address, "" when it is unknown or ours.
+func (s *Server) leaderElsewhere() string {
+	if addr := s.cell.Leader(); addr != s.cfg.AdvertiseRPC {
+		return addr
+	}
+	return ""
+}
+
 // bind binds the services to the method table.
 func (s *Server) bind() {
 	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.look.Leader, verify: s.cell.Verify}
 	write := &writer{applier: s.cell, clock: s.cfg.Clock}
 	(&jobs{reader: read, writer: write, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
-	(&allocs{reader: read, nodes: s.rpc}).bind(s.rpc)
-	(&nodes{reader: read, writer: write, sessions: s.sessions, beat: s.lead.beat, directory: s.addresses}).bind(s.rpc)
+	(&deployments{reader: read, writer: write}).bind(s.rpc)
+	(&allocs{reader: read, writer: write, nodes: s.rpc}).bind(s.rpc)
+	(&evals{reader: read, writer: write}).bind(s.rpc)
+	(&system{writer: write, collector: s.lead.collector.Load}).bind(s.rpc)
+	(&nodes{reader: read, writer: write, sessions: s.sessions, beat: s.lead.beat, contacts: s.contacts, directory: s.addresses}).bind(s.rpc)
 	(&status{
 		reader:   read,
 		self:     method.MembersResponse{ServerName: s.cfg.Name, ServerRegion: s.cfg.Region, ServerDC: s.cfg.Datacenter},
@@ -205,6 +248,7 @@ func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	s.loops.Go("leadership", s.lead.run)
 	s.loops.Go("cell", s.cell.Run)
 	s.loops.Go("lookout", s.look.run)
+	s.loops.Go("contacts", func(ctx context.Context) error { return s.contacts.Follow(ctx, s.heartbeats(), s.leaderElsewhere) })
 	s.loops.Go("join", func(ctx context.Context) error {
 		return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval, s.cfg.JoinTries)
 	})

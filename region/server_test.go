@@ -3,7 +3,6 @@ package region
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"atoll/cell"
+	"atoll/internal/freeport"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/heartbeat"
@@ -43,26 +43,9 @@ type testServer struct {
 	done   chan error
 }
 
-// freeAddr is an address that a server may take later. Its port is below those
-// that the system gives to whoever asks for any: one of those may be another's by
-// then.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 11_000+rand.IntN(20_000)))
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		return l.Addr().String()
-	}
-	t.Fatal("no port is free")
-	return ""
-}
-
 func startServer(t testing.TB, name, region, dir string, expect int, join ...string) *testServer {
 	t.Helper()
-	return startAt(t, freeAddr(t), freeAddr(t), Config{Name: name, Region: region, DataDir: dir, Expect: expect, Join: join})
+	return startAt(t, freeport.Addr(t), freeport.Addr(t), Config{Name: name, Region: region, DataDir: dir, Expect: expect, Join: join})
 }
 
 // startAt starts a server at RPC and gossip addresses of the test's choice.
@@ -302,7 +285,7 @@ func TestANodeThatComesAgainUnchangedCostsNoWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	// With the default heartbeats, it is not down before the test is over.
-	serf := freeAddr(t)
+	serf := freeport.Addr(t)
 	s := runServer(t, Config{
 		Name: "s1", Region: "us", Datacenter: "dc1", DataDir: t.TempDir(), RPC: l, AdvertiseRPC: l.Addr().String(),
 		BindSerf: serf, AdvertiseSerf: serf, Expect: 1, Version: "test",

@@ -31,6 +31,27 @@ func BenchmarkPropose(b *testing.B) {
 	}
 }
 
+// BenchmarkReconcile looks at a service of 100,000 that is as it should be.
+func BenchmarkReconcile(b *testing.B) {
+	const allocs, nodes = 100_000, 5_000
+	w := newWorld()
+	for i := range nodes {
+		w.node(fmt.Sprint(i), roomy)
+	}
+	j := w.register(job("a", allocs))
+	w.apply(w.proposeOn(b, j))
+	for i := range w.rows {
+		w.rows[i].Client = model.ClientRunning
+	}
+	e := w.eval(j, model.TriggerNodeUpdate)
+	for b.Loop() {
+		if p, err := Propose(w, e, w.opts()); err != nil || !p.Plan.NoOp() {
+			b.Fatalf("%+v, %v", p.Plan, err)
+		}
+	}
+	b.ReportMetric(float64(allocs)*float64(b.N)/b.Elapsed().Seconds(), "allocs/s")
+}
+
 // BenchmarkCheck is the applier's part of the same.
 func BenchmarkCheck(b *testing.B) {
 	const allocs, nodes = 1_200, 5_000

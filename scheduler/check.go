@@ -13,13 +13,11 @@ import (
 func Check(st State, plan *model.Plan) (accepted *model.Plan, rejected []model.UUID) {
 	out := *plan
 	out.Place = nil
-	job := st.Job(plan.JobKey)
-	if job.Stopped() || job.Version != plan.JobVersion || job.JobModifyIndex != plan.JobModifyIndex {
-		// The plan was made for a version that is no longer wanted; what it
-		// stops is reconciled anew.
+	if stale(st, plan) {
+		// The plan was made for what is no longer wanted; whatever else it
+		// does is reconciled anew.
 		if len(plan.Place) > 0 || len(plan.Update) > 0 {
-			out.Stop, out.Update = nil, nil
-			return &out, nodesOf(plan)
+			return without(plan), nodesOf(plan)
 		}
 		return &out, nil
 	}
@@ -37,8 +35,7 @@ func Check(st State, plan *model.Plan) (accepted *model.Plan, rejected []model.U
 		return &out, nil
 	}
 	if plan.AllAtOnce {
-		out.Stop, out.Update = nil, nil
-		return &out, rejected
+		return without(plan), rejected
 	}
 	for i := range plan.Place {
 		if !c.refused[plan.Place[i].NodeID] {
@@ -47,6 +44,32 @@ func Check(st State, plan *model.Plan) (accepted *model.Plan, rejected []model.U
 	}
 	out.Stop = slices.DeleteFunc(slices.Clone(plan.Stop), func(s model.PlanStop) bool { return c.kept[s.ID] })
 	return &out, rejected
+}
+
+// without is a plan of which nothing is left.
+func without(p *model.Plan) *model.Plan {
+	return &model.Plan{
+		EvalID: p.EvalID, Priority: p.Priority, JobKey: p.JobKey, JobVersion: p.JobVersion, JobModifyIndex: p.JobModifyIndex,
+		SnapshotIndex: p.SnapshotIndex, AllAtOnce: p.AllAtOnce, Groups: p.Groups,
+	}
+}
+
+// stale reports whether a plan's job, or the deployment that it goes on with,
+// is over.
+func stale(st State, plan *model.Plan) bool {
+	job := st.Job(plan.JobKey)
+	if job.Stopped() || job.Version != plan.JobVersion || job.JobModifyIndex != plan.JobModifyIndex {
+		return true
+	}
+	for _, g := range plan.Groups {
+		if g.DeploymentID.IsZero() || plan.Deployment != nil && g.DeploymentID.String() == plan.Deployment.ID {
+			continue
+		}
+		if d := st.LatestDeployment(plan.JobKey); d == nil || d.ID != g.DeploymentID.String() || !d.Active() {
+			return true
+		}
+	}
+	return false
 }
 
 // check is the examination of one plan.

@@ -100,6 +100,52 @@ func TestAPlanForAnotherVersionIsRefused(t *testing.T) {
 	}
 }
 
+func TestAPlanForADeploymentThatIsOverIsRefused(t *testing.T) {
+	w := newWorld()
+	w.node("n")
+	rolls := func(j *model.Job) { j.TaskGroups[0].Update = model.NewUpdateStrategy() }
+	j := w.register(job("a", 2, rolls))
+	first := w.settle(t, j).Plan
+	if first.Deployment == nil || first.Groups[0].DeploymentID.String() != first.Deployment.ID {
+		t.Fatalf("the first plan: %+v", first)
+	}
+	for _, r := range w.live(j) {
+		w.health(r.ID, true)
+	}
+	j = w.register(job("a", 2, rolls, spec))
+	w.settle(t, j)
+	w.health(w.live(j)[1].ID, true)
+	next := w.proposeOn(t, j)
+	if len(next.Place) != 1 || next.Deployment != nil {
+		t.Fatalf("the next step: %+v", next)
+	}
+	if accepted, rejected := Check(w, next); len(accepted.Place) != 1 || len(rejected) != 0 {
+		t.Errorf("as long as it goes on: %d stand, %v refuse", len(accepted.Place), rejected)
+	}
+	w.deployment(w.LatestDeployment(j.Key()).ID, func(d *model.Deployment) { d.Status = model.DeploymentFailed })
+	if accepted, rejected := Check(w, next); !accepted.NoOp() || len(rejected) != 1 {
+		t.Errorf("once it failed: %+v, %v refuse", accepted, rejected)
+	}
+}
+
+func TestAPlanThatOnlyTellsStandsOnItsOwn(t *testing.T) {
+	w := newWorld()
+	n := w.node("n")
+	j := w.register(job("a", 1, func(j *model.Job) {
+		j.TaskGroups[0].Disconnect = &model.DisconnectStrategy{LostAfter: time.Hour, Replace: true}
+	}))
+	w.settle(t, j)
+	w.report(w.live(j)[0].ID, model.ClientRunning)
+	w.setStatus(n, model.NodeStatusDisconnected)
+	plan := w.proposeOn(t, j)
+	if len(plan.Disconnect) != 1 || plan.NoOp() {
+		t.Fatalf("the plan: %+v", plan)
+	}
+	if accepted, rejected := Check(w, plan); len(accepted.Disconnect) != 1 || len(rejected) != 0 {
+		t.Errorf("%+v, %v refuse", accepted, rejected)
+	}
+}
+
 func TestStopsOfAPurgedJobStand(t *testing.T) {
 	w := newWorld()
 	w.node("n")

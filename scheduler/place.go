@@ -10,33 +10,64 @@ import (
 
 // place finds a node for one allocation; the metric says why there is none.
 func (gp *groupPlacer) place(w wanted) (model.Placement, *model.AllocMetric) {
-	if w.replaces() {
-		// What it replaces makes room for it, and only for it: should it
-		// find no place, the old one goes on.
-		gp.free(w.previous)
-		gp.readmit(gp.candidate(w.previous.NodeID))
-	}
+	gp.makeRoom(w)
 	for {
 		best := gp.choose(w)
 		if best == nil {
-			if w.replaces() {
-				gp.hold(w.previous)
-			}
+			gp.takeRoom(w)
 			return model.Placement{}, gp.failure()
 		}
-		var extra *model.AllocExtra
-		if gp.ports {
-			x, why := assignPorts(gp.group, best.node, best.usedPorts(), gp.opts.Rand)
-			if why != "" {
-				gp.retire(best, why)
-				continue
-			}
-			extra = x
+		extra, why := gp.assign(best)
+		if why != "" {
+			gp.retire(best, why)
+			continue
 		}
-		best.used = best.used.Add(gp.usage)
-		gp.count(best, gp.group.Name, +1)
 		return gp.placement(best, w, extra), nil
 	}
+}
+
+// placeOn places one allocation on a given node, or says in which dimension it
+// has no room.
+func (gp *groupPlacer) placeOn(c *candidate, w wanted) (model.Placement, string) {
+	gp.makeRoom(w)
+	why := gp.full(c)
+	var extra *model.AllocExtra
+	if why == "" {
+		extra, why = gp.assign(c)
+	}
+	if why != "" {
+		gp.takeRoom(w)
+		return model.Placement{}, why
+	}
+	return gp.placement(c, w, extra), ""
+}
+
+// makeRoom gives what a running predecessor holds to its replacement, and to it
+// alone: takeRoom takes it back when the replacement finds no place, so that
+// the old one goes on.
+func (gp *groupPlacer) makeRoom(w wanted) {
+	if w.how == isReplacement {
+		gp.free(w.previous)
+		gp.readmit(gp.candidate(w.previous.NodeID))
+	}
+}
+
+func (gp *groupPlacer) takeRoom(w wanted) {
+	if w.how == isReplacement {
+		gp.hold(w.previous)
+	}
+}
+
+// assign takes what an allocation holds from a candidate that has room.
+func (gp *groupPlacer) assign(c *candidate) (extra *model.AllocExtra, why string) {
+	if gp.ports {
+		if extra, why = assignPorts(gp.group, c.node, c.usedPorts(), gp.opts.Rand); why != "" {
+			return nil, why
+		}
+	}
+	c.used = c.used.Add(gp.usage)
+	gp.count(c, gp.group.Name, +1)
+	return extra, ""
 }
 
 // choose returns the best of the next few candidates that have room, nil when
@@ -95,20 +126,22 @@ func (gp *groupPlacer) readmit(c *candidate) {
 // failure tells why no candidate was chosen.
 func (gp *groupPlacer) failure() *model.AllocMetric {
 	m := *gp.metrics
-	exhausted := func(c *candidate, why string) {
-		m.NodesExhausted++
-		count(&m.DimensionExhausted, why)
-		if c.node.NodeClass != "" {
-			count(&m.ClassExhausted, c.node.NodeClass)
-		}
-	}
 	for c, why := range gp.out {
-		exhausted(c, why)
+		exhausted(&m, c, why)
 	}
 	for _, c := range gp.ring {
-		exhausted(c, gp.full(c))
+		exhausted(&m, c, gp.full(c))
 	}
 	return &m
+}
+
+// exhausted counts a node that has no room.
+func exhausted(m *model.AllocMetric, c *candidate, why string) {
+	m.NodesExhausted++
+	count(&m.DimensionExhausted, why)
+	if c.node.NodeClass != "" {
+		count(&m.ClassExhausted, c.node.NodeClass)
+	}
 }
 
 // full says in which dimension a candidate has no room, "" when it has.
@@ -136,7 +169,7 @@ func (gp *groupPlacer) score(c *candidate, w wanted) float64 {
 
 // failedOn reports whether an earlier try of the allocation failed on c.
 func (w wanted) failedOn(c *candidate) bool {
-	if !w.reschedule {
+	if w.how != isRescheduled && w.how != isStandIn {
 		return false
 	}
 	if w.previous.NodeID == c.id {
@@ -167,31 +200,20 @@ func ceilLog2(n int) int { return bits.Len(uint(max(n-1, 0))) }
 
 func (gp *groupPlacer) placement(c *candidate, w wanted, extra *model.AllocExtra) model.Placement {
 	pl := model.Placement{ID: gp.opts.newUUID(), NodeID: c.id, Index: w.index, Extra: extra}
-	if w.previous == nil {
+	if w.previous == nil && !w.canary {
 		return pl
 	}
 	if pl.Extra == nil {
 		pl.Extra = &model.AllocExtra{}
 	}
-	pl.Extra.Previous = w.previous.ID
-	if w.reschedule {
+	if w.canary {
+		pl.Extra.DeploymentStatus = &model.AllocDeploymentStatus{Canary: true}
+	}
+	if w.previous != nil {
+		pl.Extra.Previous = w.previous.ID
+	}
+	if w.how == isRescheduled || w.how == isStandIn {
 		pl.Extra.Reschedule = tracked(w.previous, gp.opts.Now.UnixNano(), gp.group.ReschedulePolicy)
 	}
 	return pl
-}
-
-// trackedEvents bounds what is remembered of earlier placements.
-const trackedEvents = 10
-
-func tracked(prev *model.AllocRow, now int64, policy *model.ReschedulePolicy) *model.RescheduleTracker {
-	t := &model.RescheduleTracker{}
-	if prev.Extra != nil && prev.Extra.Reschedule != nil {
-		t.Events = append(t.Events, prev.Extra.Reschedule.Events...)
-	}
-	delay := rescheduleDelay(policy, len(t.Events))
-	t.Events = append(t.Events, &model.RescheduleEvent{
-		RescheduleTime: now, PrevAllocID: prev.ID.String(), PrevNodeID: prev.NodeID.String(), Delay: delay,
-	})
-	t.Events = t.Events[max(0, len(t.Events)-trackedEvents):]
-	return t
 }

@@ -142,6 +142,7 @@ func (c *candidate) usedPorts() *portSet {
 // groupPlacer places one group.
 type groupPlacer struct {
 	*placer
+	job      *model.Job // the version that is placed
 	group    *model.TaskGroup
 	number   int // in candidate.groups
 	usage    model.Usage
@@ -155,43 +156,35 @@ type groupPlacer struct {
 	out   map[*candidate]string
 	next  int
 	limit int
+	// shared are the constraints that nodes of a class meet alike, unique those
+	// that see more of a node than its class; classes says of each computed
+	// class seen why it is not feasible, "" when it is.
+	shared, unique []*model.Constraint
+	classes        map[string]string
 	// metrics is what placements of the group share.
 	metrics *model.AllocMetric
-	// classes says of each computed class seen why it is not feasible, "" when
-	// it is; escaped that a constraint sees more of a node than its class.
-	classes map[string]string
-	escaped bool
 }
 
-// forGroup finds the nodes that may run the group at all.
-func (p *placer) forGroup(g *model.TaskGroup) *groupPlacer {
+// forGroup finds the nodes that may run a group of a version of the job at all.
+// An older version is held to the datacenters of the newest.
+func (p *placer) forGroup(job *model.Job, g *model.TaskGroup) *groupPlacer {
 	gp := &groupPlacer{
-		placer: p, group: g, number: p.groups[g.Name], usage: g.GroupUsage(), ports: asksPorts(g), out: make(map[*candidate]string),
-		distinct: distinctHosts(p.job.Constraints), apart: distinctHosts(g.Constraints),
-		metrics: &model.AllocMetric{NodesInPool: p.inPool, NodePool: p.job.NodePool, NodesAvailable: p.available},
-		classes: make(map[string]string),
+		placer: p, job: job, group: g, number: p.groups[g.Name], usage: g.GroupUsage(), ports: asksPorts(g), out: make(map[*candidate]string),
+		classes: make(map[string]string), distinct: distinctHosts(job.Constraints), apart: distinctHosts(g.Constraints),
+		metrics: &model.AllocMetric{NodesInPool: p.inPool, NodePool: job.NodePool, NodesAvailable: p.available},
 	}
-	var shared, unique []*model.Constraint
-	for _, list := range append([][]*model.Constraint{p.job.Constraints, g.Constraints}, taskConstraints(g)...) {
+	for _, list := range append([][]*model.Constraint{job.Constraints, g.Constraints}, taskConstraints(g)...) {
 		for _, c := range list {
 			if escapesClass(c) {
-				unique = append(unique, c)
+				gp.unique = append(gp.unique, c)
 			} else {
-				shared = append(shared, c)
+				gp.shared = append(gp.shared, c)
 			}
 		}
 	}
-	gp.escaped = len(unique) > 0
 	for _, c := range p.nodes {
 		gp.metrics.NodesEvaluated++
-		why, seen := gp.classes[c.node.ComputedClass]
-		if !seen || c.node.ComputedClass == "" {
-			why = p.infeasible(c.node, g, shared)
-			gp.classes[c.node.ComputedClass] = why
-		}
-		if why == "" {
-			why = p.unmet(c.node, unique)
-		}
+		why := gp.infeasible(c)
 		if why != "" {
 			gp.metrics.NodesFiltered++
 			count(&gp.metrics.ConstraintFiltered, why)
@@ -211,9 +204,8 @@ func (p *placer) forGroup(g *model.TaskGroup) *groupPlacer {
 	return gp
 }
 
-// eligibility says into classes which of them could run the group, had their
-// nodes room: true, also where a constraint on single nodes was not met, or
-// false. Classes of which no node was ready are not in it.
+// eligibility adds to classes which of them could run the group, had their nodes
+// room. Classes of which no node was ready are not in it.
 func (gp *groupPlacer) eligibility(classes map[string]bool) {
 	for class, why := range gp.classes {
 		if class != "" {
@@ -222,7 +214,7 @@ func (gp *groupPlacer) eligibility(classes map[string]bool) {
 	}
 	// A class is of one pool and datacenter.
 	for n := range gp.st.Nodes() {
-		if n.ComputedClass != "" && !(gp.job.MatchesPool(n.NodePool) && gp.job.MatchesDatacenter(n.Datacenter)) {
+		if n.ComputedClass != "" && !(gp.placer.job.MatchesPool(n.NodePool) && gp.placer.job.MatchesDatacenter(n.Datacenter)) {
 			classes[n.ComputedClass] = false
 		}
 	}
@@ -242,15 +234,30 @@ func count(m *map[string]int, key string) {
 	(*m)[key]++
 }
 
-// infeasible says why a node cannot run the group, whatever is left of it.
-func (p *placer) infeasible(n *model.Node, g *model.TaskGroup, constraints []*model.Constraint) string {
+// infeasible says why a candidate cannot run the group, whatever is left of it.
+func (gp *groupPlacer) infeasible(c *candidate) string {
+	class := c.node.ComputedClass
+	why, seen := gp.classes[class]
+	if !seen || class == "" {
+		if why = lacksDriver(c.node, gp.group); why == "" {
+			why = gp.unmet(c.node, gp.shared)
+		}
+		gp.classes[class] = why
+	}
+	if why == "" {
+		why = gp.unmet(c.node, gp.unique)
+	}
+	return why
+}
+
+func lacksDriver(n *model.Node, g *model.TaskGroup) string {
 	for _, t := range g.Tasks {
 		d := n.Drivers[t.Driver]
 		if d == nil || !d.Detected || !d.Healthy {
 			return "missing drivers"
 		}
 	}
-	return p.unmet(n, constraints)
+	return ""
 }
 
 func (p *placer) unmet(n *model.Node, constraints []*model.Constraint) string {

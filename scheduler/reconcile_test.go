@@ -48,6 +48,17 @@ func TestWhatRunsFollowsTheJob(t *testing.T) {
 		after: job("a", 1, func(j *model.Job) { j.Meta = map[string]string{"k": "v"} }),
 		want:  "place 1 stop 1 update 0", numbers: "[0]",
 	}, {
+		name: "a constraint that the node meets is taken up in place", before: job("a", 2), after: job("a", 2, where("${node.datacenter}", "=", "dc1")),
+		want: "place 0 stop 0 update 2", numbers: "[0 1]",
+	}, {
+		name: "one that it does not meet replaces", before: job("a", 2), after: job("a", 2, where("${node.unique.name}", "=", "spare")),
+		between: func(w *world, _ []*model.AllocRow) { w.node("spare") },
+		want:    "place 2 stop 2 update 0", numbers: "[0 1]",
+	}, {
+		name: "so do datacenters that the node is not in", before: job("a", 1), after: job("a", 1, func(j *model.Job) { j.Datacenters = []string{"dc2"} }),
+		between: func(w *world, _ []*model.AllocRow) { w.node("spare", inDC("dc2")) },
+		want:    "place 1 stop 1 update 0", numbers: "[0]",
+	}, {
 		name: "more memory replaces", before: job("a", 1),
 		after: job("a", 1, func(j *model.Job) { j.TaskGroups[0].Tasks[0].Resources.MemoryMB = 200 }),
 		want:  "place 1 stop 1 update 0", numbers: "[0]",
@@ -112,9 +123,12 @@ func TestWhatRunsFollowsTheJob(t *testing.T) {
 		between: func(w *world, rows []*model.AllocRow) { w.nodes = nil; w.node("spare") },
 		want:    "place 1 stop 1 update 0", numbers: "[0]",
 	}, {
-		name: "a disconnected node keeps its work", before: job("a", 2),
-		between: func(w *world, rows []*model.AllocRow) { w.setStatus(rows[0].NodeID, model.NodeStatusDisconnected) },
-		want:    "place 0 stop 0 update 0", numbers: "[0 1]",
+		name: "a disconnected node's work is lost, as its group says nothing else", before: job("a", 2),
+		between: func(w *world, rows []*model.AllocRow) {
+			w.setStatus(rows[0].NodeID, model.NodeStatusDisconnected)
+			w.node("spare")
+		},
+		want: "place 2 stop 2 update 0", numbers: "[0 1]",
 	}, {
 		name: "a node without eligibility keeps its work", before: job("a", 2),
 		between: func(w *world, rows []*model.AllocRow) {
@@ -171,7 +185,7 @@ func TestStopsSayWhyAndWhetherTheNodeCanHear(t *testing.T) {
 	w.settle(t, j)
 	w.setStatus(n, model.NodeStatusDown)
 	p := w.propose(t, j)
-	if s := p.Plan.Stop; len(s) != 1 || !s[0].Lost || s[0].Description != whyLost {
+	if s := p.Plan.Stop; len(s) != 1 || !s[0].Lost || s[0].Description != whyDown {
 		t.Errorf("the stop of a lost allocation: %+v", s)
 	}
 	w.register(job("a", 1, func(j *model.Job) { j.Stop = true }))
@@ -328,15 +342,94 @@ func TestConcludeWritesWhatIsLeft(t *testing.T) {
 	}
 }
 
+func TestWhatIsBlockedTellsWhichClassesCouldHelp(t *testing.T) {
+	w := newWorld()
+	w.node("full", class("good"), size(100))
+	w.node("wrong", class("bad"))
+	good, bad := w.nodes[0], w.nodes[1]
+	if good.NodeClass != "good" {
+		good, bad = bad, good
+	}
+	for name, c := range map[string]struct {
+		more    func(*model.Job)
+		escaped bool
+	}{
+		"a service": {func(*model.Job) {}, false},
+		"a system job": {func(j *model.Job) {
+			j.Type, j.TaskGroups[0].Count = model.JobTypeSystem, 1
+			j.TaskGroups[0].Tasks[0].Resources.CPU = 200
+		}, false},
+		"what looks at one node": {where("${node.unique.name}", "!=", "n9"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := w.register(job(name[:3], 2, where("${node.class}", "=", "good"), c.more))
+			e := w.eval(j, model.TriggerJobRegister)
+			p, err := Propose(w, e, w.opts())
+			if err != nil {
+				t.Fatal(err)
+			}
+			evals := p.Conclude(e, w.opts())
+			if len(evals) != 2 {
+				t.Fatalf("%d evaluations: %+v", len(evals), p)
+			}
+			b := evals[1]
+			if !b.ClassEligibility[good.ComputedClass] || b.ClassEligibility[bad.ComputedClass] || len(b.ClassEligibility) != 2 || b.EscapedComputedClass != c.escaped {
+				t.Errorf("blocked: %v, escaped %v", b.ClassEligibility, b.EscapedComputedClass)
+			}
+		})
+	}
+}
+
+func TestAnEvaluationNamesItsDeployment(t *testing.T) {
+	w := newWorld()
+	w.node("n1")
+	j := w.register(job("a", 1, func(j *model.Job) { j.TaskGroups[0].Update = model.NewUpdateStrategy() }))
+	e := w.eval(j, model.TriggerJobRegister)
+	p, err := Propose(w, e, w.opts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := p.Plan.Deployment
+	if d == nil || p.Conclude(e, w.opts())[0].DeploymentID != d.ID {
+		t.Fatalf("the deployment: %+v", d)
+	}
+	s := d.TaskGroups["web"]
+	if d.JobSpecModifyIndex != j.JobModifyIndex || d.JobCreateIndex != j.CreateIndex || d.EvalPriority != 50 || !s.RequireProgressBy.Equal(w.now.Add(10*time.Minute)) {
+		t.Errorf("the deployment: %+v %+v", d, s)
+	}
+	w.apply(p.Plan)
+	if again := w.propose(t, j); again.Plan.Deployment != nil || again.Conclude(e, w.opts())[0].DeploymentID != d.ID {
+		t.Errorf("the next evaluation: %+v", again.Plan.Deployment)
+	}
+}
+
+func TestAProposalCountsWhatItDoes(t *testing.T) {
+	w := newWorld()
+	w.node("n1", roomy)
+	j := w.register(job("a", 4))
+	w.settle(t, j)
+	rows := w.live(j)
+	for _, r := range rows {
+		w.report(r.ID, model.ClientRunning)
+	}
+	w.report(rows[0].ID, model.ClientFailed)
+	yes := true
+	w.extra(rows[1].ID, func(_ *model.AllocRow, x *model.AllocExtra) { x.Transition = &model.DesiredTransition{Migrate: &yes} })
+	got := *w.propose(t, j).Desired["web"]
+	if want := (model.DesiredUpdates{Ignore: 3, Migrate: 1, RescheduleLater: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	w.now = w.now.Add(time.Hour)
+	j = w.register(job("a", 5, spec))
+	got = *w.propose(t, j).Desired["web"]
+	if want := (model.DesiredUpdates{Place: 2, Migrate: 1, DestructiveUpdate: 2}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestWhatCannotBeScheduledIsRefused(t *testing.T) {
 	w := newWorld()
-	j := w.register(job("a", 1))
-	w.jobs[j.Key()].Type = model.JobTypeSystem
-	if _, err := Propose(w, w.eval(j, ""), w.opts()); model.KindOf(err) != model.KindUnsupported {
-		t.Errorf("a system job: %v", err)
-	}
-	j = w.register(job("b", 1))
-	e := w.eval(j, "")
+	e := w.eval(w.register(job("b", 1)), "")
 	e.ID = "x"
 	if _, err := Propose(w, e, w.opts()); err == nil {
 		t.Error("an evaluation without a UUID was accepted")

@@ -24,12 +24,15 @@ type world struct {
 	rows  []*model.AllocRow
 	evals []*model.Evaluation
 	rng   *rand.Rand
+	// deployments are in the order of their making.
+	deployments []*model.Deployment
+	versions    map[model.JobID]map[uint64]*model.Job
 }
 
 var _ State = (*world)(nil)
 
 func newWorld() *world {
-	return &world{now: epoch, jobs: make(map[model.JobID]*model.Job), rng: rand.New(rand.NewPCG(1, 2))}
+	return &world{now: epoch, jobs: make(map[model.JobID]*model.Job), versions: make(map[model.JobID]map[uint64]*model.Job), rng: rand.New(rand.NewPCG(1, 2))}
 }
 
 func (w *world) Job(key model.JobID) *model.Job { return w.jobs[key] }
@@ -61,6 +64,26 @@ func (w *world) EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation] {
 			if e.JobKey() == key && !yield(e) {
 				return
 			}
+		}
+	}
+}
+
+func (w *world) LatestDeployment(key model.JobID) *model.Deployment {
+	for _, d := range slices.Backward(w.deployments) {
+		if d.Key() == key {
+			return d
+		}
+	}
+	return nil
+}
+
+// deployment changes a deployment in place of a copy of it.
+func (w *world) deployment(id string, f func(*model.Deployment)) {
+	for i, d := range w.deployments {
+		if d.ID == id {
+			c := model.Clone(d)
+			f(c)
+			w.deployments[i] = c
 		}
 	}
 }
@@ -139,6 +162,11 @@ func job(id string, count int, change ...func(*model.Job)) *model.Job {
 	for _, f := range change {
 		f(j)
 	}
+	if j.Type == model.JobTypeService && j.Update == nil && j.TaskGroups[0].Update == nil {
+		// Without deployments, unless the test is about them.
+		j.Update = model.NewUpdateStrategy()
+		j.Update.MaxParallel = 0
+	}
 	j.Canonicalize()
 	return j
 }
@@ -154,6 +182,10 @@ func (w *world) register(j *model.Job) *model.Job {
 		c.CreateIndex, c.Version = old.CreateIndex, old.Version+1
 	}
 	w.jobs[c.Key()] = c
+	if w.versions[c.Key()] == nil {
+		w.versions[c.Key()] = make(map[uint64]*model.Job)
+	}
+	w.versions[c.Key()][c.Version] = c
 	return c
 }
 
@@ -185,15 +217,30 @@ func (w *world) settle(t testing.TB, j *model.Job) *Proposal {
 	t.Helper()
 	p := w.propose(t, j)
 	w.apply(p.Plan)
+	w.evals = append(w.evals, p.Later...)
 	return p
 }
 
 // apply does what cell/state does with an accepted plan.
 func (w *world) apply(p *model.Plan) {
 	w.index++
+	if d := p.Deployment; d != nil {
+		c := model.Clone(d)
+		c.CreateIndex, c.ModifyIndex = w.index, w.index
+		w.deployments = append(w.deployments, c)
+	}
+	for _, u := range p.DeploymentUpdates {
+		w.deployment(u.DeploymentID, func(d *model.Deployment) { d.Status, d.StatusDescription = u.Status, u.StatusDescription })
+	}
 	shared := make([]*model.AllocShared, len(p.Groups))
 	for i, g := range p.Groups {
-		shared[i] = &model.AllocShared{EvalID: p.EvalID, Job: w.jobs[p.JobKey], Group: g.Name, Resources: g.Resources, Usage: g.Resources.Usage(), Metrics: g.Metrics}
+		job := w.jobs[p.JobKey]
+		if g.JobVersion != nil {
+			job = w.versions[p.JobKey][*g.JobVersion]
+		}
+		shared[i] = &model.AllocShared{
+			EvalID: p.EvalID, Job: job, Group: g.Name, Resources: g.Resources, Usage: g.Resources.Usage(), Metrics: g.Metrics, DeploymentID: g.DeploymentID,
+		}
 	}
 	for _, s := range p.Stop {
 		w.update(s.ID, func(r *model.AllocRow) {
@@ -203,25 +250,92 @@ func (w *world) apply(p *model.Plan) {
 			}
 		})
 	}
+	for _, d := range p.Disconnect {
+		w.extra(d.ID, func(r *model.AllocRow, x *model.AllocExtra) {
+			r.Client, x.Disconnected, x.FollowupEval = model.ClientUnknown, w.now.UnixNano(), d.FollowupEval
+		})
+	}
+	for _, id := range p.Reconnect {
+		w.extra(id, func(_ *model.AllocRow, x *model.AllocExtra) { x.Disconnected, x.FollowupEval = 0, model.UUID{} })
+	}
+	for _, f := range p.Followup {
+		w.extra(f.ID, func(_ *model.AllocRow, x *model.AllocExtra) { x.FollowupEval = f.Eval })
+	}
 	for _, u := range p.Update {
-		w.update(u.ID, func(r *model.AllocRow) { r.Shared = shared[u.Group] })
+		w.extra(u.ID, func(r *model.AllocRow, x *model.AllocExtra) {
+			if r.Shared.DeploymentID != shared[u.Group].DeploymentID {
+				x.DeploymentStatus = nil
+			}
+			r.Shared = shared[u.Group]
+			w.placed(r)
+		})
 	}
 	for _, pl := range p.Place {
-		w.rows = append(w.rows, &model.AllocRow{
+		row := &model.AllocRow{
 			ID: pl.ID, NodeID: pl.NodeID, Shared: shared[pl.Group], Extra: pl.Extra, CreateIndex: w.index, ModifyIndex: w.index,
 			CreateTime: w.now.UnixNano(), ModifyTime: w.now.UnixNano(), Index: pl.Index,
-		})
+		}
+		w.rows = append(w.rows, row)
+		w.placed(row)
 		if pl.Extra != nil && !pl.Extra.Previous.IsZero() {
-			w.update(pl.Extra.Previous, func(r *model.AllocRow) {
-				x := model.AllocExtra{}
-				if r.Extra != nil {
-					x = *r.Extra
-				}
-				x.Next = pl.ID
-				r.Extra = &x
+			w.extra(pl.Extra.Previous, func(_ *model.AllocRow, x *model.AllocExtra) { x.Next = pl.ID })
+		}
+	}
+}
+
+// placed counts a row in its deployment.
+func (w *world) placed(r *model.AllocRow) {
+	w.deployment(r.Shared.DeploymentID.String(), func(d *model.Deployment) {
+		s := d.TaskGroups[r.Shared.Group]
+		s.PlacedAllocs++
+		if r.DeploymentStatus().IsCanary() {
+			s.PlacedCanaries = append(s.PlacedCanaries, r.ID.String())
+		}
+	})
+}
+
+// health is a node's word on whether an allocation is healthy.
+func (w *world) health(id model.UUID, healthy bool) {
+	w.extra(id, func(r *model.AllocRow, x *model.AllocExtra) {
+		x.DeploymentStatus = &model.AllocDeploymentStatus{Healthy: &healthy, Canary: r.DeploymentStatus().IsCanary()}
+		w.deployment(r.Shared.DeploymentID.String(), func(d *model.Deployment) {
+			if s := d.TaskGroups[r.Shared.Group]; healthy {
+				s.HealthyAllocs++
+			} else {
+				s.UnhealthyAllocs++
+			}
+		})
+	})
+}
+
+// promote makes a deployment's canaries ordinary allocations.
+func (w *world) promote(d *model.Deployment) {
+	w.deployment(d.ID, func(d *model.Deployment) {
+		for _, s := range d.TaskGroups {
+			s.Promoted = s.DesiredCanaries > 0
+		}
+	})
+	for _, r := range slices.Clone(w.rows) {
+		if r.Shared.DeploymentID.String() == d.ID && r.DeploymentStatus().IsCanary() {
+			w.extra(r.ID, func(_ *model.AllocRow, x *model.AllocExtra) {
+				c := *x.DeploymentStatus
+				c.Canary = false
+				x.DeploymentStatus = &c
 			})
 		}
 	}
+}
+
+// extra changes a copy of a row and of its extra.
+func (w *world) extra(id model.UUID, f func(*model.AllocRow, *model.AllocExtra)) {
+	w.update(id, func(r *model.AllocRow) {
+		x := model.AllocExtra{}
+		if r.Extra != nil {
+			x = *r.Extra
+		}
+		f(r, &x)
+		r.Extra = &x
+	})
 }
 
 // update replaces a row by a changed copy.

@@ -32,6 +32,7 @@ const (
 	recEnd        byte = 13
 	recRequest    byte = 14
 	recAutopilot  byte = 15
+	recDeployment byte = 16
 	recCapacity   byte = 19
 )
 

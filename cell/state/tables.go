@@ -38,24 +38,28 @@ func tableOf[T any](name string, rec byte, id memdb.Indexer, others ...*memdb.In
 
 // Names of tables and indexes.
 const (
-	tableAllocs    = "allocs"
-	tableIndexes   = "indexes"
-	tableJobs      = "jobs"
-	tableVersions  = "job_versions"
-	tableNodes     = "nodes"
-	tableEvals     = "evals"
-	tableCell      = "cell"
-	tableRequests  = "requests"
-	tableAutopilot = "autopilot_config"
-	tableCapacity  = "capacity"
+	tableAllocs      = "allocs"
+	tableIndexes     = "indexes"
+	tableJobs        = "jobs"
+	tableVersions    = "job_versions"
+	tableNodes       = "nodes"
+	tableEvals       = "evals"
+	tableCell        = "cell"
+	tableRequests    = "requests"
+	tableAutopilot   = "autopilot_config"
+	tableCapacity    = "capacity"
+	tableDeployments = "deployments"
 	// last is the index row of any change.
 	last = ""
 
 	byID  = "id"
 	byJob = "job"
-	// byStatus lets the broker read pending evaluations without the others.
+	// byStatus lets the broker read pending evaluations without the others,
+	// and deployments that go on without those that are over.
 	byStatus = "status"
 	byClass  = "class"
+	// byType finds the jobs that run on every node when a node comes.
+	byType = "type"
 )
 
 // tables are all but that of allocations, in the order in which they stand in
@@ -63,12 +67,16 @@ const (
 var tables = []table{
 	tableOf[Cell](tableCell, recCell, singleton{}),
 	tableOf[indexRow](tableIndexes, recIndex, byText[*indexRow](func(r *indexRow) string { return r.Table })),
-	tableOf[model.Job](tableJobs, recJob, fields("Namespace", "ID")),
+	tableOf[model.Job](tableJobs, recJob, fields("Namespace", "ID"),
+		&memdb.IndexSchema{Name: byType, Indexer: byText[*model.Job](func(j *model.Job) string { return j.Type })}),
 	tableOf[model.Job](tableVersions, recJobVersion, fields("Namespace", "ID", "Version")),
 	tableOf[model.Node](tableNodes, recNode, fields("ID"),
 		&memdb.IndexSchema{Name: byClass, Indexer: byText[*model.Node](func(n *model.Node) string { return n.ComputedClass })}),
 	tableOf[Capacity](tableCapacity, recCapacity, byText[*Capacity](func(c *Capacity) string { return c.Class })),
 	tableOf[model.Evaluation](tableEvals, recEval, fields("ID"),
+		&memdb.IndexSchema{Name: byJob, Indexer: fields("Namespace", "JobID")},
+		&memdb.IndexSchema{Name: byStatus, Indexer: fields("Status")}),
+	tableOf[model.Deployment](tableDeployments, recDeployment, fields("ID"),
 		&memdb.IndexSchema{Name: byJob, Indexer: fields("Namespace", "JobID")},
 		&memdb.IndexSchema{Name: byStatus, Indexer: fields("Status")}),
 	requestsTable(),

@@ -60,6 +60,10 @@ func (v View) Alloc(id model.UUID) *model.AllocRow { return v.Snapshot.Alloc(nil
 func (v View) EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation] {
 	return v.Snapshot.EvalsOfJob(nil, key)
 }
+
+func (v View) LatestDeployment(key model.JobID) *model.Deployment {
+	return v.Snapshot.LatestDeployment(nil, key)
+}
 func (v View) Nodes() iter.Seq[*model.Node]   { return v.Snapshot.Nodes(nil, "") }
 func (v View) Node(id model.UUID) *model.Node { return v.Snapshot.Node(nil, id.String()) }
 
