@@ -107,10 +107,8 @@ func (t *Txn) mayReapJob(key model.JobID, snapshot uint64) bool {
 	if e := t.table().job(key); e != nil && len(e.places) > 0 {
 		return false
 	}
-	for e := range each[*model.Evaluation](t.tx, nil, tableEvals, byJob, key.Namespace, key.ID) {
-		if !e.Terminal() {
-			return false
-		}
+	for range openEvals(t.tx, nil, key) {
+		return false
 	}
 	return true
 }
