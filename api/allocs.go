@@ -56,13 +56,10 @@ func readAlloc(r *request) (any, error) {
 	return showAlloc(out.Alloc), nil
 }
 
-// This version makes no deployments, so that there are none to list or read.
-
-func listDeployments(r *request) (any, error) {
-	if _, err := listJobs(r); err != nil {
+func stopAlloc(r *request) (any, error) {
+	noDelay, err := r.flag("no_shutdown_delay")
+	if err != nil {
 		return nil, err
 	}
-	return []any{}, nil
+	return write(r, method.AllocStop, &method.AllocStopRequest{AllocID: r.id, NoShutdownDelay: noDelay}, func(out *method.AllocStopResponse) uint64 { return out.Index })
 }
-
-func readDeployment(r *request) (any, error) { return nil, notFound("deployment", r.id) }

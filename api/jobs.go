@@ -191,20 +191,6 @@ func jobVersions(r *request) (any, error) {
 	}{Versions: out.Versions}, nil
 }
 
-// jobDeployments answers for a job that exists: this version makes no
-// deployments, so it has none.
-func jobDeployments(r *request) (any, error) {
-	if _, err := readJob(r); err != nil {
-		return nil, err
-	}
-	return []any{}, nil
-}
-
-func jobDeployment(r *request) (any, error) {
-	_, err := readJob(r)
-	return nil, err
-}
-
 func unsupportedPart(r *request) (any, error) {
 	return nil, model.Errorf(model.KindUnsupported, "this version of Atoll does not have %s %s yet", r.Method, r.URL.Path)
 }

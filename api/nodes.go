@@ -84,6 +84,18 @@ func (r *request) sameNode(id string) error {
 	return nil
 }
 
+func drainNode(r *request) (any, error) {
+	var in method.NodeDrainRequest
+	if err := r.body(&in); err != nil {
+		return nil, err
+	}
+	if err := r.sameNode(in.NodeID); err != nil {
+		return nil, err
+	}
+	in.NodeID = r.id
+	return changeNode(r, method.NodeDrain, &in)
+}
+
 func purgeNode(r *request) (any, error) {
 	return changeNode(r, method.NodePurge, &method.NodeIDRequest{NodeID: r.id})
 }

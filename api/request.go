@@ -23,6 +23,9 @@ type request struct {
 	id       string
 	query    url.Values
 	response *response
+	// unbounded is the body for handlers that pass it on in pieces; the others
+	// read Body, which has a bound.
+	unbounded io.Reader
 	// to and read are where the call goes and what it asks for.
 	to   rpc.To
 	read method.Query
@@ -186,9 +189,7 @@ func write[Q, R any](r *request, m method.Method[Q, R], req *Q, index func(*R) u
 	if err := r.oneRegion(); err != nil {
 		return nil, err
 	}
-	to := r.to
-	to.RequestID = r.query.Get("idempotency_token")
-	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, m, to, req)
+	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, m, r.to, req)
 	if err != nil {
 		return nil, err
 	}

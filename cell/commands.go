@@ -24,13 +24,23 @@ const (
 
 	CmdAutopilotConfig Command = 9
 	CmdNodeEligibility Command = 12
+	CmdNodeDrain       Command = 13
 	CmdNodePurge       Command = 14
+	CmdAllocTransition Command = 15
 	CmdNodeEvaluate    Command = 16
 	CmdEvalDelete      Command = 22
 	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
 	CmdNodeQuarantine  Command = 25
-	CmdRecount         Command = 37
+
+	CmdDeploymentStatus  Command = 26
+	CmdDeploymentPromote Command = 27
+	CmdAllocHealth       Command = 28
+	CmdJobStability      Command = 29
+	CmdJobVersionTag     Command = 30
+	CmdJobRevert         Command = 31
+	CmdAllocReschedule   Command = 32
+	CmdRecount           Command = 37
 )
 
 // table leads from each command to what applies it.
@@ -46,13 +56,23 @@ var table = map[Command]command{
 
 	CmdAutopilotConfig: typed(applyAutopilotConfig),
 	CmdNodeEligibility: typed(applyNodeEligibility),
+	CmdNodeDrain:       typed(applyNodeDrain),
 	CmdNodePurge:       typed(applyNodePurge),
+	CmdAllocTransition: typed(applyAllocTransition),
 	CmdNodeEvaluate:    typed(applyNodeEvaluate),
 	CmdEvalDelete:      typed(applyEvalDelete),
 	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),
 	CmdNodeQuarantine:  typed(applyNodeQuarantine),
-	CmdRecount:         typed(applyRecount),
+
+	CmdDeploymentStatus:  typed(applyDeploymentStatus),
+	CmdDeploymentPromote: typed(applyDeploymentPromote),
+	CmdAllocHealth:       typed(applyAllocHealth),
+	CmdJobStability:      typed(applyJobStability),
+	CmdJobVersionTag:     typed(applyJobVersionTag),
+	CmdJobRevert:         typed(applyJobRevert),
+	CmdAllocReschedule:   typed(applyAllocReschedule),
+	CmdRecount:           typed(applyRecount),
 }
 
 // command is what a command does in a transaction at a Raft index, given the
@@ -117,6 +137,20 @@ func encode(cmd Command, req *state.Request, body any) ([]byte, error) {
 }
 
 var errShortEntry = errors.New("the entry is too short")
+
+// commandOf is the command of an entry, read without the rest.
+func commandOf(entry []byte) (Command, error) {
+	if len(entry) > 0 && entry[0] == entryOnce {
+		if len(entry) < 3 {
+			return 0, errShortEntry
+		}
+		entry = entry[min(len(entry), 3+int(entry[1])<<8+int(entry[2])):]
+	}
+	if len(entry) == 0 {
+		return 0, errShortEntry
+	}
+	return Command(entry[0]), nil
+}
 
 // split reads what encode wrote, but for the body.
 func split(entry []byte) (cmd Command, req *state.Request, body []byte, err error) {

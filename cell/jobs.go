@@ -52,16 +52,19 @@ func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobR
 	if err != nil {
 		return nil, err
 	}
+	return registered(tx, index, job, c.Eval)
+}
+
+// registered writes the evaluation that acts on a job's registration.
+func registered(tx *state.Txn, index uint64, job *model.Job, eval *model.Evaluation) (*JobRegistered, error) {
 	out := &JobRegistered{JobModifyIndex: job.JobModifyIndex}
-	if c.Eval != nil {
-		e := *c.Eval
-		e.JobModifyIndex = index
-		out.EvalID = e.ID
-		if err := tx.UpsertEvals([]*model.Evaluation{&e}); err != nil {
-			return nil, err
-		}
+	if eval == nil {
+		return out, nil
 	}
-	return out, nil
+	e := *eval
+	e.JobModifyIndex = index
+	out.EvalID = e.ID
+	return out, tx.UpsertEvals([]*model.Evaluation{&e})
 }
 
 // enforceIndex words its refusals so that clients which look for their

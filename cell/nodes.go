@@ -101,6 +101,8 @@ func applyNodeQuarantine(tx *state.Txn, _ *state.Snapshot, _ uint64, c *NodeQuar
 	return &None{}, tx.QuarantineNode(c.NodeID, c.Why, c.Time)
 }
 
+const nodeEligible = "Node marked as eligible for scheduling"
+
 func applyNodeEligibility(tx *state.Txn, snap *state.Snapshot, index uint64, c *NodeEligibility) (*NodeChanged, error) {
 	old := snap.Node(nil, c.NodeID)
 	if old == nil {
@@ -108,7 +110,7 @@ func applyNodeEligibility(tx *state.Txn, snap *state.Snapshot, index uint64, c *
 	}
 	want, event := model.NodeIneligible, "Node marked as ineligible for scheduling"
 	if c.Eligible {
-		want, event = model.NodeEligible, "Node marked as eligible for scheduling"
+		want, event = model.NodeEligible, nodeEligible
 	}
 	switch {
 	case c.Eligible && old.DrainStrategy != nil:

@@ -62,15 +62,35 @@ func applyEvals(tx *state.Txn, _ *state.Snapshot, _ uint64, c *Evals) (*None, er
 }
 
 func applyAllocReports(tx *state.Txn, snap *state.Snapshot, _ uint64, c *AllocReports) (*None, error) {
-	failed, err := tx.ReportAllocs(c.NodeID, c.Updates, c.Derive.Time)
+	done, err := tx.ReportAllocs(c.NodeID, c.Updates, c.Derive.Time)
 	if err != nil {
 		return nil, err
 	}
-	var evals []*model.Evaluation
-	for _, key := range failed {
+	evals := reconnected(snap, c)
+	for _, key := range done.Ended {
 		if j := snap.Job(nil, key); j != nil && !j.Stop {
 			evals = append(evals, c.Derive.eval(j, key, model.TriggerRetryFailed, "", 0))
 		}
 	}
+	evals = append(evals, provenEvals(snap, done.Healthy, c.Derive, done.Ended)...)
 	return &None{}, tx.UpsertEvals(evals)
+}
+
+// reconnected makes evaluations for the jobs of allocations that were unknown and
+// of which their node says again how they are: they or those that stood in for
+// them go on.
+func reconnected(snap *state.Snapshot, c *AllocReports) (evals []*model.Evaluation) {
+	seen := make(map[model.JobID]bool)
+	for _, u := range c.Updates {
+		id, _ := model.ParseUUID(u.ID)
+		row := snap.Alloc(nil, id)
+		if row == nil || row.NodeID != c.NodeID || row.Client != model.ClientUnknown || row.ServerTerminal() || u.ClientStatus == model.AllocClientUnknown {
+			continue
+		}
+		if key := row.Job().Key(); !seen[key] {
+			seen[key] = true
+			evals = append(evals, c.Derive.eval(snap.Job(nil, key), key, model.TriggerReconnect, c.NodeID.String(), 0))
+		}
+	}
+	return evals
 }

@@ -303,7 +303,7 @@ func (c *Client) restore(tasks *group.Group) (int, error) {
 		return 0, fmt.Errorf("cannot take up the node's tasks: %w", err)
 	}
 	for _, r := range records {
-		c.begin(tasks, newAllocRunner(c, r.Alloc, r.Tasks))
+		c.begin(tasks, newAllocRunner(c, r))
 	}
 	return len(records), nil
 }
@@ -438,7 +438,7 @@ func (c *Client) apply(tasks *group.Group, answer *method.NodeAllocsResponse) {
 			c.log.Error("cannot keep an allocation, and does not start it", "allocation", a.ID, "error", err)
 			continue
 		}
-		c.begin(tasks, newAllocRunner(c, a, nil))
+		c.begin(tasks, newAllocRunner(c, &allocRecord{Alloc: a}))
 	}
 	c.mu.Lock()
 	var gone []*allocRunner

@@ -221,6 +221,10 @@ type AllocUpdate struct {
 	ClientStatus      string
 	ClientDescription string
 	TaskStates        map[string]*TaskState
+	// DeploymentStatus is nil until the node knows whether the allocation is
+	// healthy, in the deployment of DeploymentID or, when that is "", in none.
+	DeploymentID     string
+	DeploymentStatus *AllocDeploymentStatus
 }
 
 func hostOf(addr string) string {

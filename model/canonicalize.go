@@ -19,6 +19,9 @@ func (j *Job) Canonicalize() {
 		j.Datacenters = []string{"*"}
 	}
 	j.NodePool = cmp.Or(j.NodePool, NodePoolDefault)
+	if j.Update == nil && j.Type == JobTypeService {
+		j.Update = NewUpdateStrategy()
+	}
 	if j.Update != nil {
 		j.Update.canonicalize(defaultUpdate())
 	}

@@ -95,6 +95,13 @@ func (s *DeploymentState) Canarying() bool {
 	return s != nil && s.DesiredCanaries > 0 && !s.Promoted
 }
 
+// Progressed gives the group its whole ProgressDeadline from now on.
+func (s *DeploymentState) Progressed(now time.Time) {
+	if by := now.Add(s.ProgressDeadline).UTC(); s.ProgressDeadline > 0 && by.After(s.RequireProgressBy) {
+		s.RequireProgressBy = by
+	}
+}
+
 // DeploymentUpdate changes a deployment's status.
 type DeploymentUpdate struct {
 	DeploymentID      string

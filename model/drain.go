@@ -20,6 +20,11 @@ type DrainSpec struct {
 	IgnoreSystemJobs bool
 }
 
+// Forced reports whether what is left is to be stopped regardless.
+func (d *DrainStrategy) Forced(now time.Time) bool {
+	return d.Deadline < 0 || !d.ForceDeadline.IsZero() && !now.Before(d.ForceDeadline)
+}
+
 // DrainMetadata tells of a node's last drain, also after its end.
 type DrainMetadata struct {
 	StartedAt time.Time
@@ -74,3 +79,20 @@ func (t *DesiredTransition) ShouldForceReschedule() bool {
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }
+
+// Merge returns t with what o says; t may be nil.
+func (t *DesiredTransition) Merge(o *DesiredTransition) *DesiredTransition {
+	var out DesiredTransition
+	if t != nil {
+		out = *t
+	}
+	for _, f := range []struct{ to, from **bool }{
+		{&out.Migrate, &o.Migrate}, {&out.Reschedule, &o.Reschedule}, {&out.ForceReschedule, &o.ForceReschedule},
+		{&out.NoShutdownDelay, &o.NoShutdownDelay}, {&out.MigrateDisablePlacement, &o.MigrateDisablePlacement},
+	} {
+		if *f.from != nil {
+			*f.to = *f.from
+		}
+	}
+	return &out
+}

@@ -24,9 +24,12 @@ const (
 	TriggerMaxPlans      = "max-plan-attempts"
 	TriggerRetryFailed   = "alloc-failure"
 	TriggerFailedFollow  = "failed-follow-up"
+	TriggerDeployment    = "deployment-watcher"
 	TriggerRolling       = "rolling-update"
 	TriggerDisconnect    = "max-disconnect-timeout"
 	TriggerReconnect     = "reconnect"
+	TriggerNodeDrain     = "node-drain"
+	TriggerAllocStop     = "alloc-stop"
 )
 
 // Evaluation is a request to make what runs match a job.

@@ -79,9 +79,13 @@ type Job struct {
 	Stop              bool
 	Status            string
 	StatusDescription string
-	Stable            bool
+	// Stable says that the version was deployed whole, so that one which fails
+	// may go back to it.
+	Stable bool
 	// Version counts from 0 the specs registered under this id.
 	Version uint64
+	// VersionTag is the version's name, nil when it has none.
+	VersionTag *JobVersionTag
 	// SubmitTime is in Unix nanoseconds.
 	SubmitTime int64
 	// CreateIndex is the Raft index of the first version, ModifyIndex of the
@@ -89,6 +93,14 @@ type Job struct {
 	CreateIndex    uint64
 	ModifyIndex    uint64
 	JobModifyIndex uint64
+}
+
+// JobVersionTag names a version of a job, which is then kept. TaggedTime is in
+// Unix nanoseconds.
+type JobVersionTag struct {
+	Name        string
+	Description string
+	TaggedTime  int64
 }
 
 // JobID is a job's key: ids are unique in their namespace.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -225,6 +226,9 @@ func (g *TaskGroup) validate(f *faults, jobType string) (warnings []string) {
 		f.add(at+".shutdown_delay", "%s is negative", g.ShutdownDelay)
 	}
 	warnings = append(warnings, checkServices(f, at, g.Services)...)
+	if g.Update != nil && g.Update.HealthCheck == HealthChecks && g.hasChecks() {
+		warnings = append(warnings, at+": this version runs no checks of services, so that health_check = \"checks\" looks at the states of tasks only")
+	}
 	ports := make(map[string]bool)
 	checkNetworks(f, at+".network", g.Networks, ports)
 	switch {
@@ -333,6 +337,12 @@ func (t *Task) validate(f *faults, group string) (warnings []string) {
 		checkNetworks(f, at+".resources.network", r.Networks, make(map[string]bool))
 	}
 	return warnings
+}
+
+// hasChecks reports whether any service of the group has checks.
+func (g *TaskGroup) hasChecks() bool {
+	has := func(s *Service) bool { return s != nil && nonZero(s.Checks) }
+	return slices.ContainsFunc(g.Services, has) || slices.ContainsFunc(g.Tasks, func(t *Task) bool { return t != nil && slices.ContainsFunc(t.Services, has) })
 }
 
 func checkServices(f *faults, at string, list []*Service) (warnings []string) {

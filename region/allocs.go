@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"atoll/cell"
 	"atoll/cell/state"
 	"atoll/model"
 	"atoll/model/method"
@@ -15,6 +16,7 @@ import (
 // allocs serves the Alloc methods.
 type allocs struct {
 	*reader
+	*writer
 	// nodes calls a node, through whichever server holds its session.
 	nodes rpc.Caller
 }
@@ -22,6 +24,7 @@ type allocs struct {
 func (s *allocs) bind(r *rpc.Server) {
 	rpc.Handle(r, method.AllocList, s.list)
 	rpc.Handle(r, method.AllocGet, s.get)
+	rpc.Handle(r, method.AllocStop, s.stop)
 	rpc.HandleStream(r, method.AllocLogs, s.logs)
 }
 
@@ -71,6 +74,25 @@ func (s *allocs) get(ctx context.Context, _ *rpc.Inbound, req *method.AllocReque
 		out.Alloc = snap.View(row)
 		return row.ModifyIndex, nil
 	})
+}
+
+func (s *allocs) stop(ctx context.Context, c *rpc.Inbound, req *method.AllocStopRequest) (*method.AllocStopResponse, error) {
+	id, ok := model.ParseUUID(req.AllocID)
+	if !ok {
+		return nil, model.NotFound("allocation", req.AllocID)
+	}
+	yes := true
+	want := model.DesiredTransition{Migrate: &yes}
+	if req.NoShutdownDelay {
+		want.NoShutdownDelay = &yes
+	}
+	index, value, err := s.once(ctx, c, "", req, cell.CmdAllocTransition, &cell.AllocTransition{
+		Allocs: []model.UUID{id}, Transition: want, Trigger: model.TriggerAllocStop, Derive: cell.NewDerive(s.clock.Now().UnixNano()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &method.AllocStopResponse{EvalID: value.(*cell.AllocTransitioned).EvalIDs[0], Index: index}, nil
 }
 
 // logs passes a task's log on from its node.

@@ -77,6 +77,7 @@ func (s *jobs) admit(job *model.Job) (warnings []string, err error) {
 	// What the server sets is not the submitter's to say.
 	job.Stop, job.Stable, job.Status, job.StatusDescription, job.ParentID = false, false, "", "", ""
 	job.Version, job.CreateIndex, job.ModifyIndex, job.JobModifyIndex, job.SubmitTime = 0, 0, 0, 0, 0
+	job.VersionTag = nil
 	if warnings, err = job.Validate(); err != nil {
 		return nil, err
 	}

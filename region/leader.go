@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	raftautopilot "github.com/hashicorp/raft-autopilot"
 
 	"atoll/cell"
 	"atoll/cell/state"
@@ -18,6 +19,8 @@ import (
 	"atoll/model"
 	"atoll/region/autopilot"
 	"atoll/region/broker"
+	"atoll/region/deploy"
+	"atoll/region/drain"
 	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
@@ -92,8 +95,12 @@ func (l *leadership) run(ctx context.Context) error {
 func (l *leadership) begin(term *group.Group) {
 	term.Go("term", func(ctx context.Context) error {
 		settle := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
-		if err := settle.Retry(ctx, nil, func(ctx context.Context) error {
+		var members raftautopilot.Raft
+		if err := settle.Retry(ctx, nil, func(ctx context.Context) (err error) {
 			if err := l.cell.Establish(5 * time.Second); err != nil {
+				return err
+			}
+			if members, err = l.cell.Autopilot(); err != nil {
 				return err
 			}
 			return l.identify(ctx)
@@ -119,13 +126,24 @@ func (l *leadership) begin(term *group.Group) {
 		l.loop(term, "unblock", func(ctx context.Context) error {
 			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Wake: l.wakeEvals, Log: l.log.Named("unblock")})
 		})
+		l.loop(term, "deploy", func(ctx context.Context) error {
+			return deploy.Run(ctx, deploy.Config{Snapshot: l.cell.Snapshot, Clock: l.clock, Log: l.log.Named("deploy"), Apply: func(ctx context.Context, cmd cell.Command, body any) error {
+				_, _, err := l.cell.Apply(ctx, cmd, body)
+				return err
+			}})
+		})
+		l.loop(term, "drain", func(ctx context.Context) error {
+			return drain.Run(ctx, drain.Config{Snapshot: l.cell.Snapshot, Mark: l.migrate, Done: l.drained, Clock: l.clock, Log: l.log.Named("drain")})
+		})
 		collector := gc.New(gc.Config{
 			Snapshot: l.cell.Snapshot, Unneeded: unneeded, Reap: l.reap,
 			Thresholds: l.keep, Interval: l.collectInterval, Clock: l.clock, Log: l.log.Named("gc"),
 		})
 		l.collector.Store(collector)
 		l.loop(term, "gc", collector.Run)
-		pilot := autopilot.New(l.pilots)
+		pilots := l.pilots
+		pilots.Raft = members
+		pilot := autopilot.New(pilots)
 		l.pilot.Store(pilot)
 		l.loop(term, "autopilot", pilot.Run)
 		l.loop(term, "membership", func(ctx context.Context) error { return l.tend(ctx, pilot) })
@@ -171,7 +189,7 @@ func (l *leadership) loop(term *group.Group, name string, f func(context.Context
 func (l *leadership) identify(ctx context.Context) error {
 	if l.cell.Snapshot().Cell(nil) == nil {
 		if _, _, err := l.cell.Apply(ctx, cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{
-			ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(),
+			ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(), Incarnation: model.NewUUID(nil).String(),
 		}}); err != nil {
 			return err
 		}
@@ -277,6 +295,25 @@ func (l *leadership) setNodes(ctx context.Context, verdicts []heartbeat.Verdict)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (l *leadership) migrate(ctx context.Context, allocs []model.UUID) error {
+	yes := true
+	_, _, err := l.cell.Apply(ctx, cell.CmdAllocTransition, &cell.AllocTransition{
+		Allocs: allocs, Transition: model.DesiredTransition{Migrate: &yes}, Trigger: model.TriggerNodeDrain,
+		Derive: cell.NewDerive(l.clock.Now().UnixNano()),
+	})
+	if model.KindOf(err) == model.KindNotFound {
+		return nil // they are gone meanwhile
+	}
+	return err
+}
+
+func (l *leadership) drained(ctx context.Context, n *model.Node) error {
+	_, _, err := l.cell.Apply(ctx, cell.CmdNodeDrain, &cell.NodeDrain{
+		NodeID: n.ID, Complete: true, IfModifyIndex: n.ModifyIndex, Derive: cell.NewDerive(l.clock.Now().UnixNano()),
+	})
+	return err
 }
 
 // beat records a heartbeat; false when this server does not lead.

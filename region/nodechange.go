@@ -2,6 +2,7 @@ package region
 
 import (
 	"context"
+	"time"
 
 	"atoll/cell"
 	"atoll/model"
@@ -17,6 +18,18 @@ func (s *nodes) eligibility(ctx context.Context, c *rpc.Inbound, req *method.Nod
 	}
 	return s.change(ctx, c, req, cell.CmdNodeEligibility, &cell.NodeEligibility{
 		NodeID: req.NodeID, Eligible: req.Eligibility == model.NodeEligible, Derive: s.derive(),
+	})
+}
+
+// maxDeadline keeps a deadline a time that can be written.
+const maxDeadline = 10 * 365 * 24 * time.Hour
+
+func (s *nodes) drain(ctx context.Context, c *rpc.Inbound, req *method.NodeDrainRequest) (*method.NodeChangeResponse, error) {
+	if req.DrainSpec != nil && req.DrainSpec.Deadline > maxDeadline {
+		return nil, model.Invalidf("DrainSpec.Deadline", "cannot drain node %s: a deadline of %s is too long; 0 has none", req.NodeID, req.DrainSpec.Deadline)
+	}
+	return s.change(ctx, c, req, cell.CmdNodeDrain, &cell.NodeDrain{
+		NodeID: req.NodeID, Spec: req.DrainSpec, MarkEligible: req.MarkEligible, Meta: req.Meta, Derive: s.derive(),
 	})
 }
 

@@ -39,6 +39,7 @@ func (s *nodes) bind(r *rpc.Server) {
 	rpc.Handle(r, method.NodePullAllocs, s.pull)
 	rpc.Handle(r, method.NodeUpdate, s.update)
 	rpc.Handle(r, method.NodeEligibility, s.eligibility)
+	rpc.Handle(r, method.NodeDrain, s.drain)
 	rpc.Handle(r, method.NodePurge, s.purge)
 	rpc.Handle(r, method.NodeEvaluate, s.evaluate)
 }
@@ -56,21 +57,15 @@ func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRe
 	n := model.Clone(req.Node)
 	n.SecretID, n.Status, n.StatusDescription = req.SecretID, model.NodeStatusReady, ""
 	n.ComputedClass = scheduler.ComputedClass(n)
-	index := uint64(0)
 	if old := s.snapshot().Node(nil, n.ID); old != nil && same(n, old) {
 		// Nodes that come again, all at once after an outage, cost no write.
-		index = old.ModifyIndex
-	} else {
-		var err error
-		if index, _, err = s.Apply(ctx, cell.CmdNodeRegister, &cell.NodeRegister{Node: n, Derive: cell.NewDerive(s.clock.Now().UnixNano())}); err != nil {
-			return nil, err
-		}
+		return s.heard(n.ID, old.ModifyIndex)
 	}
-	out, err := s.heard(n.ID)
-	if err == nil {
-		out.Index = index
+	index, _, err := s.Apply(ctx, cell.CmdNodeRegister, &cell.NodeRegister{Node: n, Derive: cell.NewDerive(s.clock.Now().UnixNano())})
+	if err != nil {
+		return nil, err
 	}
-	return out, err
+	return s.heard(n.ID, index)
 }
 
 // same reports whether registering n would change nothing of the stored node.
@@ -91,13 +86,16 @@ func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeH
 	if err != nil {
 		return nil, err
 	}
-	// It counts as heard before it is ready, so that it is not judged by what
-	// was before.
-	out, err := s.heard(n.ID)
+	return s.alive(ctx, n)
+}
+
+// alive takes a sign of life of a node, which is ready from then on. It counts as
+// heard before it is ready, so that it is not judged by what was before.
+func (s *nodes) alive(ctx context.Context, n *model.Node) (*method.NodeHeartbeatResponse, error) {
+	out, err := s.heard(n.ID, n.ModifyIndex)
 	if err != nil {
 		return nil, err
 	}
-	out.Index = n.ModifyIndex
 	if n.Status == model.NodeStatusDown || n.Status == model.NodeStatusDisconnected {
 		if out.Index, _, err = s.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
 			NodeID: n.ID, Status: model.NodeStatusReady, Why: "heartbeats are back",
@@ -110,13 +108,13 @@ func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeH
 }
 
 // heard records a sign of life, and tells the node how to go on.
-func (s *nodes) heard(nodeID string) (*method.NodeHeartbeatResponse, error) {
+func (s *nodes) heard(nodeID string, index uint64) (*method.NodeHeartbeatResponse, error) {
 	ttl, leads := s.beat(nodeID)
 	if !leads {
 		return nil, model.Errorf(model.KindNoLeader, "cannot take the heartbeat: this server ceased to be the leader")
 	}
 	own, all := s.directory()
-	return &method.NodeHeartbeatResponse{TTL: ttl, Registered: true, Servers: own, Regions: all}, nil
+	return &method.NodeHeartbeatResponse{TTL: ttl, Registered: true, Index: index, Servers: own, Regions: all}, nil
 }
 
 func (s *nodes) lastContacts(_ context.Context, _ *rpc.Inbound, req *method.NodeContactsRequest) (*method.NodeContactsResponse, error) {
@@ -194,10 +192,14 @@ func (s *nodes) pull(ctx context.Context, c *rpc.Inbound, req *method.NodeAllocs
 	id, _ := model.ParseUUID(req.NodeID)
 	out := &method.NodeAllocsResponse{}
 	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
-		rows, index := snap.AllocsOfNodeSince(ws, id, req.MinIndex)
+		since := req.MinIndex
+		if since < snap.Restored() {
+			since = 0 // what the node knows is of another state
+		}
+		rows, index := snap.AllocsOfNodeSince(ws, id, since)
 		out.Changed = nil
 		for r := range rows {
-			if r.AllocModifyIndex > req.MinIndex {
+			if r.AllocModifyIndex > since {
 				out.Changed = append(out.Changed, snap.View(r))
 			}
 		}
@@ -212,6 +214,11 @@ func (s *nodes) pull(ctx context.Context, c *rpc.Inbound, req *method.NodeAllocs
 func (s *nodes) update(ctx context.Context, _ *rpc.Inbound, req *method.NodeUpdateAllocsRequest) (*method.IndexResponse, error) {
 	n, err := s.identify(req.NodeID, req.SecretID)
 	if err != nil {
+		return nil, err
+	}
+	// A report that came before the first heartbeat would be of allocations
+	// that are out of touch still.
+	if _, err := s.alive(ctx, n); err != nil {
 		return nil, err
 	}
 	id, _ := model.ParseUUID(n.ID)

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"atoll/client"
+	"atoll/internal/freeport"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/heartbeat"
@@ -30,17 +31,17 @@ func (s *testServer) kill() {
 }
 
 // startCell starts a region of three servers and waits for its leader.
-func startCell(t testing.TB, change func(*Config)) []*testServer {
+func startCell(t testing.TB, beats heartbeat.Config) (servers []*testServer) {
 	t.Helper()
-	start := func(name string, join ...string) *testServer {
-		cfg := Config{Name: name, Region: "us", DataDir: t.TempDir(), Expect: 3, Join: join}
-		change(&cfg)
-		return startAt(t, freeAddr(t), freeAddr(t), cfg)
+	var join []string
+	for _, name := range []string{"s1", "s2", "s3"} {
+		servers = append(servers, startAt(t, freeport.Addr(t), freeport.Addr(t), Config{
+			Name: name, Region: "us", DataDir: t.TempDir(), Expect: 3, Join: join, Heartbeats: beats,
+		}))
+		join = []string{servers[0].cfg.AdvertiseSerf}
 	}
-	s1 := start("s1")
-	all := []*testServer{s1, start("s2", s1.cfg.AdvertiseSerf), start("s3", s1.cfg.AdvertiseSerf)}
-	leaderOf(t, all)
-	return all
+	leaderOf(t, servers)
+	return servers
 }
 
 func leaderOf(t testing.TB, servers []*testServer) (leader *testServer) {
@@ -136,7 +137,7 @@ func TestNodesStayUpThroughTheDeathOfTheLeader(t *testing.T) {
 	// With a grace as long as the TTL, the bound for a dead node is the TTL
 	// and the grace, and what a change adds.
 	bound := 3 * ttl
-	servers := startCell(t, func(c *Config) { c.Heartbeats = heartbeat.Config{MinTTL: ttl, Grace: ttl} })
+	servers := startCell(t, heartbeat.Config{MinTTL: ttl, Grace: ttl})
 	started := time.Now()
 	nodes := startNodes(t, count, servers)
 	t.Logf("%d nodes registered in %s", count, time.Since(started).Round(time.Millisecond))

@@ -156,8 +156,9 @@ type groupPlacer struct {
 	out   map[*candidate]string
 	next  int
 	limit int
-	// shared are the constraints that nodes of a class meet alike, unique the
-	// others; classes says why a class is not feasible, "" when it is.
+	// shared are the constraints that nodes of a class meet alike, unique those
+	// that see more of a node than its class; classes says of each computed
+	// class seen why it is not feasible, "" when it is.
 	shared, unique []*model.Constraint
 	classes        map[string]string
 	// metrics is what placements of the group share.

@@ -162,6 +162,11 @@ func job(id string, count int, change ...func(*model.Job)) *model.Job {
 	for _, f := range change {
 		f(j)
 	}
+	if j.Type == model.JobTypeService && j.Update == nil && j.TaskGroups[0].Update == nil {
+		// Without deployments, unless the test is about them.
+		j.Update = model.NewUpdateStrategy()
+		j.Update.MaxParallel = 0
+	}
 	j.Canonicalize()
 	return j
 }

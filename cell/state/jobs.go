@@ -9,8 +9,9 @@ import (
 	"atoll/model"
 )
 
-// VersionsKept bounds a job's history; older versions that nothing is stable
-// or placed of are dropped. (Allocations keep the version they were placed of.)
+// VersionsKept bounds a job's history. Older versions are dropped but for those
+// that have a tag, and the newest stable one when no newer one is stable.
+// (Allocations keep the version they were placed of.)
 const VersionsKept = 6
 
 // Job returns the newest version of a job, nil when there is none.
@@ -68,9 +69,9 @@ func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
 	} else {
 		j.CreateIndex = old.CreateIndex
 		if model.SameSpec(old, &j) {
-			j.Version = old.Version
+			j.Version, j.Stable, j.VersionTag = old.Version, old.Stable, old.VersionTag
 		} else {
-			j.Version = old.Version + 1
+			j.Version, j.Stable, j.VersionTag = old.Version+1, false, nil
 		}
 	}
 	j.Status = model.JobStatusPending
@@ -101,8 +102,13 @@ func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
 func (t *Txn) trimVersions(j *model.Job) error {
 	snap := Snapshot{tx: t.tx}
 	versions := snap.versions(nil, j.Key())
+	stable := slices.ContainsFunc(versions[:min(len(versions), VersionsKept)], func(v *model.Job) bool { return v.Stable })
 	for i := VersionsKept; i < len(versions); i++ {
-		if versions[i].Stable {
+		if versions[i].VersionTag != nil {
+			continue
+		}
+		if versions[i].Stable && !stable {
+			stable = true
 			continue
 		}
 		if err := t.tx.Delete(tableVersions, versions[i]); err != nil {
@@ -142,7 +148,7 @@ func (t *Txn) PurgeJob(key model.JobID) error {
 		}
 	}
 	t.rows().dropJob(key)
-	return nil
+	return t.purgeDeployments(key)
 }
 
 // refreshStatus derives a job's status from its allocations and evaluations:

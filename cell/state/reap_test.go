@@ -89,6 +89,10 @@ func (l *ledger) stop(e *entry) {
 		return applyPlan(tx, &PlanCommand{Plan: model.Plan{Stop: []model.PlanStop{{ID: e.id}}}, Rows: model.Placements(nil).Pack()})
 	})
 	e.stopped, e.modified = true, l.index
+	if e.client == model.ClientPending && l.s.Snapshot().Node(nil, e.node.String()) == nil {
+		e.client = model.ClientLost
+		l.counts[e.created][model.ClientPending]--
+	}
 }
 
 // reap asks for the deletion of rows chosen on the state of an index.

@@ -106,6 +106,9 @@ func filled(t testing.TB) (s *Store, j *model.Job, nodes []model.UUID) {
 	write(t, s, 10, func(tx *Txn) error {
 		return tx.Remember(&Request{ID: "r", Namespace: "default", Hash: [16]byte{1}, Issued: 5}, []byte("answer"))
 	})
+	write(t, s, 10, func(tx *Txn) error {
+		return tx.addDeployment(&model.Deployment{ID: model.NewUUID(nil).String(), Namespace: "default", JobID: "a", Status: model.DeploymentRunning})
+	})
 	write(t, s, 10, func(tx *Txn) error { return tx.SetAutopilotConfig(model.DefaultAutopilot()) })
 	return s, j, nodes
 }
@@ -135,6 +138,7 @@ func dump(t testing.TB, s *Snapshot, nodes []model.UUID) string {
 		slices.Collect(s.Nodes(nil, "")), slices.Collect(s.Evals(nil, "")), allocs, loads, ids(rows), jobModified,
 		s.JobSummary(nil, model.JobID{Namespace: "default", ID: "a"}),
 		s.JobsIndex(), s.NodesIndex(), s.EvalsIndex(), s.AllocsIndex(), s.Capacities(nil),
+		slices.Collect(s.Deployments(nil, "")), s.DeploymentsIndex(),
 	})
 	if err != nil {
 		t.Fatal(err)

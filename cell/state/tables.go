@@ -38,22 +38,24 @@ func tableOf[T any](name string, rec byte, id memdb.Indexer, others ...*memdb.In
 
 // Names of tables and indexes.
 const (
-	tableAllocs    = "allocs"
-	tableIndexes   = "indexes"
-	tableJobs      = "jobs"
-	tableVersions  = "job_versions"
-	tableNodes     = "nodes"
-	tableEvals     = "evals"
-	tableCell      = "cell"
-	tableRequests  = "requests"
-	tableAutopilot = "autopilot_config"
-	tableCapacity  = "capacity"
+	tableAllocs      = "allocs"
+	tableIndexes     = "indexes"
+	tableJobs        = "jobs"
+	tableVersions    = "job_versions"
+	tableNodes       = "nodes"
+	tableEvals       = "evals"
+	tableCell        = "cell"
+	tableRequests    = "requests"
+	tableAutopilot   = "autopilot_config"
+	tableCapacity    = "capacity"
+	tableDeployments = "deployments"
 	// last is the index row of any change.
 	last = ""
 
 	byID  = "id"
 	byJob = "job"
-	// byStatus lets the broker read pending evaluations without the others.
+	// byStatus lets the broker read pending evaluations without the others,
+	// and deployments that go on without those that are over.
 	byStatus = "status"
 	byClass  = "class"
 	// byOpen finds a job's evaluations that are not over among the many that
@@ -69,7 +71,7 @@ var tables = []table{
 	tableOf[Cell](tableCell, recCell, singleton{}),
 	tableOf[indexRow](tableIndexes, recIndex, byText[*indexRow](func(r *indexRow) string { return r.Table })),
 	tableOf[model.Job](tableJobs, recJob, fields("Namespace", "ID"),
-		&memdb.IndexSchema{Name: byType, Indexer: fields("Type")}),
+		&memdb.IndexSchema{Name: byType, Indexer: byText[*model.Job](func(j *model.Job) string { return j.Type })}),
 	tableOf[model.Job](tableVersions, recJobVersion, fields("Namespace", "ID", "Version")),
 	tableOf[model.Node](tableNodes, recNode, fields("ID"),
 		&memdb.IndexSchema{Name: byClass, Indexer: byText[*model.Node](func(n *model.Node) string { return n.ComputedClass })}),
@@ -79,6 +81,9 @@ var tables = []table{
 		&memdb.IndexSchema{Name: byOpen, AllowMissing: true, Indexer: openOnly{&memdb.CompoundIndex{Indexes: []memdb.Indexer{
 			&memdb.StringFieldIndex{Field: "Namespace"}, &memdb.StringFieldIndex{Field: "JobID"},
 		}}}},
+		&memdb.IndexSchema{Name: byStatus, Indexer: fields("Status")}),
+	tableOf[model.Deployment](tableDeployments, recDeployment, fields("ID"),
+		&memdb.IndexSchema{Name: byJob, Indexer: fields("Namespace", "JobID")},
 		&memdb.IndexSchema{Name: byStatus, Indexer: fields("Status")}),
 	requestsTable(),
 	tableOf[model.AutopilotConfig](tableAutopilot, recAutopilot, singleton{}),

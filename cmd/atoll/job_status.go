@@ -157,6 +157,13 @@ func showJob(w io.Writer, m *meta, client *api.Client, id string) error {
 	if err := showPlacementFailure(w, client, id); err != nil {
 		return err
 	}
+	if d, _, err := client.Jobs().LatestDeployment(id, nil); err != nil {
+		return err
+	} else if d != nil {
+		fmt.Fprintln(w, title("Latest Deployment"))
+		fmt.Fprintln(w, pairs([]string{"ID|" + m.id(d.ID), "Status|" + d.Status, "Description|" + cell(d.StatusDescription)}))
+		showDeployed(w, d)
+	}
 	allocs, _, err := client.Jobs().Allocations(id, false, nil)
 	if err != nil {
 		return err

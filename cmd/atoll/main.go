@@ -61,14 +61,18 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		agentCommand(), devCommand(), versionCommand(),
-		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand()),
-		group("node", "Look at nodes", nodeStatusCommand()),
-		group("alloc", "Look at allocations", allocStatusCommand(), allocLogsCommand()),
+		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand(),
+			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand()),
+		group("deployment", "Look at deployments, and steer them", deploymentListCommand(), deploymentStatusCommand(), deploymentPromoteCommand(),
+			deploymentFailCommand(), deploymentPauseCommand(), deploymentResumeCommand()),
+		group("node", "Look at nodes, and take them out of use", nodeStatusCommand(), nodeEligibilityCommand(), nodeDrainCommand()),
+		group("alloc", "Look at allocations, and stop them", allocStatusCommand(), allocLogsCommand(), allocStopCommand()),
 		group("eval", "Look at evaluations and delete them", evalListCommand(), evalStatusCommand(), evalDeleteCommand()),
 		group("server", "Look at servers, join them and declare them gone", serverMembersCommand(), serverJoinCommand(), serverForceLeaveCommand()),
 		group("region", "Look at regions", regionListCommand(), regionAcceptCommand()),
 		group("operator", "Tend a region's servers",
 			group("raft", "Look at and change the members of a region's cell", raftListPeersCommand(), raftRemovePeerCommand(), raftTransferCommand()),
+			group("snapshot", "Save, look at and restore the state of a region", snapshotSaveCommand(), snapshotInspectCommand(), snapshotRestoreCommand()),
 			group("autopilot", "How a cell's leader tends its servers", autopilotGetCommand(), autopilotSetCommand(), autopilotHealthCommand())),
 	)
 	root.AddCommand(group("system", "Tend a region's state", systemGCCommand(),

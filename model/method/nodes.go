@@ -15,6 +15,7 @@ var (
 	NodePullAllocs  = read[NodeAllocsRequest, NodeAllocsResponse]("Node.PullAllocs")
 	NodeUpdate      = report[NodeUpdateAllocsRequest, IndexResponse]("Node.UpdateAllocs")
 	NodeEligibility = write[NodeEligibilityRequest, NodeChangeResponse]("Node.Eligibility")
+	NodeDrain       = write[NodeDrainRequest, NodeChangeResponse]("Node.Drain")
 	NodePurge       = write[NodeIDRequest, NodeChangeResponse]("Node.Purge")
 	NodeEvaluate    = write[NodeIDRequest, NodeChangeResponse]("Node.Evaluate")
 	// NodeContacts asks one server when it knows nodes to have been heard.
@@ -64,6 +65,15 @@ type (
 		NodeID string
 		// Eligibility is one of the two of model.Node.
 		Eligibility string
+	}
+	// NodeDrainRequest empties a node; a nil DrainSpec ends that.
+	NodeDrainRequest struct {
+		NodeID    string
+		DrainSpec *model.DrainSpec
+		// MarkEligible lets new work onto the node again when a drain is
+		// ended.
+		MarkEligible bool
+		Meta         map[string]string
 	}
 	// NodeChangeResponse answers writes to a node. EvalIDs are of evaluations
 	// that the change called for, EvalID the first of them.

@@ -134,6 +134,9 @@ func (r *region) register(id, jobType string, count int, lasts time.Duration, ru
 	if run == "nowhere" {
 		j.Constraints = []*model.Constraint{{LTarget: "${node.class}", Operand: "=", RTarget: "none"}}
 	}
+	// Nobody ends deployments here: all are replaced at once, without one.
+	j.Update = model.NewUpdateStrategy()
+	j.Update.MaxParallel = 0
 	j.Canonicalize()
 	j.SubmitTime = r.now.UnixNano()
 	r.made["jobs"]++

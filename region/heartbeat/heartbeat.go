@@ -18,6 +18,10 @@
 // ordinary time by no more than the change took and a few seconds; a dozen
 // changes in a row add no more than one.
 //
+// A node with allocations that may go on without it being heard (the disconnect
+// block of their groups) is disconnected first, and down when the last of them is
+// lost. Its contact is kept until then, through any change of leader.
+//
 // A leader that was itself held up (a paused machine, a full CPU) has a gap of
 // the same kind behind it, and treats it in the same way.
 //
@@ -65,8 +69,8 @@ type Verdict struct {
 	Why    string
 }
 
-// Defaults; 1,000 heartbeats a second cost a server of two cores a tenth of
-// one (docs/benchmarks.md).
+// Defaults; 1,000 heartbeats a second cost about half a core, by what 153 cost
+// (docs/benchmarks.md).
 const (
 	DefaultMinTTL  = 10 * time.Second
 	DefaultGrace   = 10 * time.Second
@@ -179,12 +183,39 @@ func (m *Monitor) judge(now time.Time, snap *state.Snapshot) []Verdict {
 			continue
 		}
 		live++
-		if now.After(m.due(m.cfg.Contacts.get(n.ID, ttl))) {
+		due := m.due(m.cfg.Contacts.get(n.ID, ttl))
+		if !now.After(due) {
+			continue
+		}
+		switch until := due.Add(lostAfter(snap, n.ID)); {
+		case now.After(until) && n.Status == model.NodeStatusDisconnected:
+			out = append(out, Verdict{n, model.NodeStatusDown, "no heartbeat before its allocations were lost"})
+		case now.After(until):
 			out = append(out, Verdict{n, model.NodeStatusDown, "no heartbeat in time"})
+		case n.Status != model.NodeStatusDisconnected:
+			out = append(out, Verdict{n, model.NodeStatusDisconnected, "no heartbeat in time; allocations may go on there"})
 		}
 	}
 	m.live.Store(live)
 	return out
+}
+
+// lostAfter is how long a node's allocations may be out of touch before the last
+// of them is lost: so long the node is disconnected rather than down.
+func lostAfter(snap *state.Snapshot, nodeID string) (longest time.Duration) {
+	id, ok := model.ParseUUID(nodeID)
+	if !ok {
+		return 0
+	}
+	for r := range snap.AllocsOfNode(nil, id) {
+		if r.Terminal() || r.Client == model.ClientPending {
+			continue
+		}
+		if g := r.Job().Group(r.Shared.Group); g != nil && g.Disconnect != nil {
+			longest = max(longest, g.Disconnect.LostAfter)
+		}
+	}
+	return longest
 }
 
 // due is when a node must have been heard again.

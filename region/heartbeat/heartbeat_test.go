@@ -31,8 +31,8 @@ type region struct {
 	endTerm func()
 	// cut are servers that nobody can ask.
 	cut map[string]bool
-	// down is when nodes were declared down.
-	down map[string]time.Time
+	// down is when nodes were declared down, away when disconnected.
+	down, away map[string]time.Time
 	// held, unless nil, holds the leader up until it is closed.
 	held chan struct{}
 }
@@ -52,7 +52,7 @@ func newRegion(t *testing.T, servers ...string) *region {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &region{t: t, store: store, servers: map[string]*Contacts{}, cut: map[string]bool{}, down: map[string]time.Time{}}
+	r := &region{t: t, store: store, servers: map[string]*Contacts{}, cut: map[string]bool{}, down: map[string]time.Time{}, away: map[string]time.Time{}}
 	for _, name := range servers {
 		r.servers[name] = NewContacts(clock.Real)
 	}
@@ -96,7 +96,7 @@ func (r *region) config(self string) Config {
 					return err
 				})
 				r.mu.Lock()
-				r.down[v.Node.ID] = time.Now()
+				map[string]map[string]time.Time{model.NodeStatusDown: r.down, model.NodeStatusDisconnected: r.away}[v.Status][v.Node.ID] = time.Now()
 				r.mu.Unlock()
 			}
 			return nil
@@ -264,6 +264,60 @@ func TestADeadNodeIsFoundAndLiveOnesAreNotThroughChangesOfLeader(t *testing.T) {
 			})
 		})
 	}
+}
+
+// place puts a running allocation on a node, of a group with a disconnect block.
+func (r *region) place(i int, d *model.DisconnectStrategy) {
+	job := &model.Job{ID: fmt.Sprint("j", i), Namespace: "default", TaskGroups: []*model.TaskGroup{{Name: "g", Count: 1, Disconnect: d}}}
+	id := model.NewUUID(nil)
+	node, _ := model.ParseUUID(nodeID(i))
+	r.write(func(tx *state.Txn) error { _, err := tx.UpsertJob(job); return err })
+	r.write(func(tx *state.Txn) error {
+		_, err := tx.ApplyPlan(state.NewPlanCommand(&model.Plan{
+			JobKey: job.Key(), Groups: []model.PlanGroup{{Name: "g", Resources: &model.AllocatedResources{}}}, Place: model.Placements{{ID: id, NodeID: node}},
+		}, 1))
+		return err
+	})
+	r.write(func(tx *state.Txn) error {
+		_, err := tx.ReportAllocs(node, []*model.AllocUpdate{{ID: id.String(), ClientStatus: model.AllocClientRunning}}, 1)
+		return err
+	})
+}
+
+func TestANodeWhoseWorkMayGoOnIsDisconnectedBeforeItIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer synctest.Wait()
+		defer cancel()
+		r := newRegion(t, "s1", "s2", "s3")
+		r.follow(ctx)
+		r.lead("s1")
+		for i, d := range []*model.DisconnectStrategy{{LostAfter: 5 * time.Minute, Replace: true}, {StopOnClientAfter: time.Minute}, nil} {
+			r.node(ctx, i)
+			r.place(i, d)
+		}
+		time.Sleep(time.Minute)
+		cancel() // all of them die, and nobody follows any more
+		died := time.Now()
+		time.Sleep(time.Minute)
+		r.lead("s2")
+		time.Sleep(10 * time.Minute)
+		r.lead("")
+		within := func(what string, at time.Time, from, to time.Duration) {
+			t.Helper()
+			if d := at.Sub(died); at.IsZero() || d < from || d > to {
+				t.Errorf("%s %s after it died, want %s to %s", what, d, from, to)
+			}
+		}
+		within("node 0 was disconnected", r.away[nodeID(0)], 10*time.Second, 21*time.Second)
+		within("node 0 was down", r.down[nodeID(0)], 5*time.Minute+10*time.Second, 5*time.Minute+21*time.Second)
+		for i := 1; i < 3; i++ {
+			within(fmt.Sprintf("node %d was down", i), r.down[nodeID(i)], 10*time.Second, 21*time.Second)
+			if at, away := r.away[nodeID(i)]; away {
+				t.Errorf("node %d was disconnected at %s", i, at)
+			}
+		}
+	})
 }
 
 // kill makes a leader unreachable, and another lead after an election.

@@ -61,10 +61,11 @@ func (v View) EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation] {
 	return v.Snapshot.OpenEvalsOfJob(nil, key)
 }
 
-// LatestDeployment is nil as long as the store keeps no deployments.
-func (v View) LatestDeployment(model.JobID) *model.Deployment { return nil }
-func (v View) Nodes() iter.Seq[*model.Node]                   { return v.Snapshot.Nodes(nil, "") }
-func (v View) Node(id model.UUID) *model.Node                 { return v.Snapshot.Node(nil, id.String()) }
+func (v View) LatestDeployment(key model.JobID) *model.Deployment {
+	return v.Snapshot.LatestDeployment(nil, key)
+}
+func (v View) Nodes() iter.Seq[*model.Node]   { return v.Snapshot.Nodes(nil, "") }
+func (v View) Node(id model.UUID) *model.Node { return v.Snapshot.Node(nil, id.String()) }
 
 // Worker is one worker.
 type Worker struct {
