@@ -11,16 +11,6 @@ import (
 	"atoll/model"
 )
 
-// official is the official client of a surface.
-func (s *surface) official() *nomad.Client {
-	s.t.Helper()
-	c, err := nomad.NewClient(&nomad.Config{Address: s.url, HttpClient: s.web})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return c
-}
-
 // evaluated waits until a job has so many evaluations and none is pending.
 func (s *surface) evaluated(job string, want int) (evals []*nomad.Evaluation) {
 	s.t.Helper()
