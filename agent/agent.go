@@ -182,7 +182,7 @@ func (a *Agent) newServer(addrs *addresses, l net.Listener) (err error) {
 			Ignore: !cfg.Server.PlanRejection.Enabled, Threshold: cfg.Server.PlanRejection.Threshold, Window: cfg.Server.PlanRejection.Window,
 		},
 		Keep: gc.Thresholds{
-			Evals: cfg.Server.GC.EvalThreshold, BatchEvals: cfg.Server.GC.BatchEvalThreshold, Jobs: cfg.Server.GC.JobThreshold, Nodes: cfg.Server.GC.NodeThreshold,
+			Evals: cfg.Server.GC.EvalThreshold, BatchEvals: cfg.Server.GC.BatchEvalThreshold, Deployments: cfg.Server.GC.DeploymentThreshold, Jobs: cfg.Server.GC.JobThreshold, Nodes: cfg.Server.GC.NodeThreshold,
 		},
 		CollectInterval:   cfg.Server.GC.Interval,
 		SnapshotThreshold: uint64(cfg.Server.RaftSnapshotThreshold),

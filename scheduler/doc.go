@@ -36,6 +36,7 @@ type State interface {
 	// jobs of the same id too.
 	AllocsOfJob(key model.JobID) iter.Seq[*model.AllocRow]
 	Alloc(id model.UUID) *model.AllocRow
+	// EvalsOfJob yields a job's evaluations, of those that are over any or none.
 	EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation]
 	// LatestDeployment is the job's newest, by CreateIndex, ended or not; nil
 	// when it never had one.

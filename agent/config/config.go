@@ -73,8 +73,8 @@ type Server struct {
 // GC says how long what is over stays in the state, and how often that is looked
 // at; zeros mean the defaults.
 type GC struct {
-	EvalThreshold, BatchEvalThreshold, JobThreshold, NodeThreshold time.Duration
-	Interval                                                       time.Duration
+	EvalThreshold, BatchEvalThreshold, DeploymentThreshold, JobThreshold, NodeThreshold time.Duration
+	Interval                                                                            time.Duration
 }
 
 // PlanRejection says when a node that keeps refusing plans for no known reason

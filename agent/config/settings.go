@@ -56,6 +56,7 @@ var settings = map[string]setter{
 
 	"server.eval_gc_threshold":       duration(func(c *Config) *time.Duration { return &c.Server.GC.EvalThreshold }),
 	"server.batch_eval_gc_threshold": duration(func(c *Config) *time.Duration { return &c.Server.GC.BatchEvalThreshold }),
+	"server.deployment_gc_threshold": duration(func(c *Config) *time.Duration { return &c.Server.GC.DeploymentThreshold }),
 	"server.job_gc_threshold":        duration(func(c *Config) *time.Duration { return &c.Server.GC.JobThreshold }),
 	"server.job_gc_interval":         duration(func(c *Config) *time.Duration { return &c.Server.GC.Interval }),
 	"server.node_gc_threshold":       duration(func(c *Config) *time.Duration { return &c.Server.GC.NodeThreshold }),
@@ -114,7 +115,6 @@ var noEffect = map[string]string{
 	// Of Nomad Enterprise.
 	"autopilot.": "enable_redundancy_zones disable_upgrade_migration enable_custom_upgrades",
 	"server.": "authoritative_region data_dir protocol_version raft_protocol raft_multiplier enabled_schedulers " +
-		"deployment_gc_threshold " +
 		"csi_volume_claim_gc_threshold csi_volume_claim_gc_interval csi_plugin_gc_threshold acl_token_gc_threshold " +
 		"root_key_gc_interval root_key_gc_threshold root_key_rotation_threshold failover_heartbeat_ttl rejoin_after_leave " +
 		"non_voting_server redundancy_zone upgrade_version encrypt default_scheduler_config.* " +

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"iter"
 
+	memdb "github.com/hashicorp/go-memdb"
+
 	"atoll/model"
 )
 
@@ -20,6 +22,15 @@ func (s *Snapshot) Evals(ws Watch, prefix string) iter.Seq[*model.Evaluation] {
 // EvalsOfJob yields a job's evaluations.
 func (s *Snapshot) EvalsOfJob(ws Watch, key model.JobID) iter.Seq[*model.Evaluation] {
 	return each[*model.Evaluation](s.tx, ws, tableEvals, byJob, key.Namespace, key.ID)
+}
+
+// OpenEvalsOfJob yields those of a job's evaluations that are not over.
+func (s *Snapshot) OpenEvalsOfJob(ws Watch, key model.JobID) iter.Seq[*model.Evaluation] {
+	return openEvals(s.tx, ws, key)
+}
+
+func openEvals(tx *memdb.Txn, ws Watch, key model.JobID) iter.Seq[*model.Evaluation] {
+	return each[*model.Evaluation](tx, ws, tableEvals, byOpen, key.Namespace, key.ID)
 }
 
 // EvalsByStatus yields the evaluations of a status.
@@ -63,7 +74,7 @@ func (t *Txn) UpsertEvals(evals []*model.Evaluation) error {
 
 func (t *Txn) cancelBlocked(by *model.Evaluation) error {
 	var superseded []*model.Evaluation
-	for e := range each[*model.Evaluation](t.tx, nil, tableEvals, byJob, by.Namespace, by.JobID) {
+	for e := range openEvals(t.tx, nil, by.JobKey()) {
 		if e.Status == model.EvalBlocked && e.ID != by.ID {
 			superseded = append(superseded, e)
 		}

@@ -187,11 +187,9 @@ func (t *Txn) deriveStatus(j *model.Job) string {
 		return model.JobStatusRunning
 	}
 	open := false
-	for e := range each[*model.Evaluation](t.tx, nil, tableEvals, byJob, j.Namespace, j.ID) {
-		if !e.Terminal() {
-			open = true
-			break
-		}
+	for range openEvals(t.tx, nil, j.Key()) {
+		open = true
+		break
 	}
 	if !open && placed {
 		return model.JobStatusDead
@@ -229,7 +227,7 @@ func (s *Snapshot) Summary(ws Watch, j *model.Job) *model.JobSummary {
 		}
 	}
 	// What the newest evaluations could not place yet.
-	for e := range each[*model.Evaluation](s.tx, ws, tableEvals, byJob, j.Namespace, j.ID) {
+	for e := range openEvals(s.tx, ws, j.Key()) {
 		if e.Status != model.EvalBlocked {
 			continue
 		}

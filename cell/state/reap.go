@@ -14,16 +14,19 @@ type Reap struct {
 	SnapshotIndex uint64
 	Allocs        []model.UUID
 	Evals         []model.UUID
+	Deployments   []model.UUID
 	// Jobs and Nodes go only without allocations and without live ones.
 	Jobs  []model.JobID
 	Nodes []model.UUID
 }
 
 // Reaped counts what a Reap deleted.
-type Reaped struct{ Allocs, Evals, Jobs, Nodes int }
+type Reaped struct{ Allocs, Evals, Deployments, Jobs, Nodes int }
 
 // Len is how many objects the batch names.
-func (r *Reap) Len() int { return len(r.Allocs) + len(r.Evals) + len(r.Jobs) + len(r.Nodes) }
+func (r *Reap) Len() int {
+	return len(r.Allocs) + len(r.Evals) + len(r.Deployments) + len(r.Jobs) + len(r.Nodes)
+}
 
 // Reap deletes a batch.
 func (t *Txn) Reap(r *Reap) (*Reaped, error) {
@@ -41,6 +44,16 @@ func (t *Txn) Reap(r *Reap) (*Reaped, error) {
 			return nil, err
 		}
 		out.Evals++
+	}
+	for _, id := range r.Deployments {
+		d := first[*model.Deployment](t.tx, nil, tableDeployments, id.String())
+		if d == nil || d.Active() || d.ModifyIndex > r.SnapshotIndex {
+			continue
+		}
+		if err := t.delete(tableDeployments, d); err != nil {
+			return nil, err
+		}
+		out.Deployments++
 	}
 	for _, key := range r.Jobs {
 		if t.mayReapJob(key, r.SnapshotIndex) {
@@ -107,10 +120,8 @@ func (t *Txn) mayReapJob(key model.JobID, snapshot uint64) bool {
 	if e := t.table().job(key); e != nil && len(e.places) > 0 {
 		return false
 	}
-	for e := range each[*model.Evaluation](t.tx, nil, tableEvals, byJob, key.Namespace, key.ID) {
-		if !e.Terminal() {
-			return false
-		}
+	for range openEvals(t.tx, nil, key) {
+		return false
 	}
 	return true
 }

@@ -58,6 +58,9 @@ const (
 	// and deployments that go on without those that are over.
 	byStatus = "status"
 	byClass  = "class"
+	// byOpen finds a job's evaluations that are not over among the many that
+	// are.
+	byOpen = "open"
 	// byType finds the jobs that run on every node when a node comes.
 	byType = "type"
 )
@@ -75,6 +78,9 @@ var tables = []table{
 	tableOf[Capacity](tableCapacity, recCapacity, byText[*Capacity](func(c *Capacity) string { return c.Class })),
 	tableOf[model.Evaluation](tableEvals, recEval, fields("ID"),
 		&memdb.IndexSchema{Name: byJob, Indexer: fields("Namespace", "JobID")},
+		&memdb.IndexSchema{Name: byOpen, AllowMissing: true, Indexer: openOnly{&memdb.CompoundIndex{Indexes: []memdb.Indexer{
+			&memdb.StringFieldIndex{Field: "Namespace"}, &memdb.StringFieldIndex{Field: "JobID"},
+		}}}},
 		&memdb.IndexSchema{Name: byStatus, Indexer: fields("Status")}),
 	tableOf[model.Deployment](tableDeployments, recDeployment, fields("ID"),
 		&memdb.IndexSchema{Name: byJob, Indexer: fields("Namespace", "JobID")},
@@ -119,6 +125,16 @@ func fields(names ...string) memdb.Indexer {
 		return all[0]
 	}
 	return &memdb.CompoundIndex{Indexes: all}
+}
+
+// openOnly leaves evaluations out that are over.
+type openOnly struct{ *memdb.CompoundIndex }
+
+func (o openOnly) FromObject(row any) (bool, []byte, error) {
+	if row.(*model.Evaluation).Terminal() {
+		return false, nil, nil
+	}
+	return o.CompoundIndex.FromObject(row)
 }
 
 // singleton indexes a table of one row.

@@ -9,9 +9,9 @@ import (
 
 // choice is what a pass deletes.
 type choice struct {
-	allocs, evals []model.UUID
-	jobs          []model.JobID
-	nodes         []model.UUID
+	allocs, evals, deployments []model.UUID
+	jobs                       []model.JobID
+	nodes                      []model.UUID
 }
 
 // batches cuts a choice into writes, in an order in which each part is needed by
@@ -31,6 +31,10 @@ func (c *choice) batches(index uint64, size int) (out []*state.Reap) {
 	for _, id := range c.evals {
 		next()
 		r.Evals = append(r.Evals, id)
+	}
+	for _, id := range c.deployments {
+		next()
+		r.Deployments = append(r.Deployments, id)
 	}
 	for _, key := range c.jobs {
 		next()
@@ -55,7 +59,8 @@ type chooser struct {
 	now time.Time
 	// ending are the jobs that may go, once all that is theirs may.
 	ending map[model.JobID]*ending
-	// named are the evaluations that allocations which stay were placed by.
+	// named are the evaluations that allocations which stay were placed by, and
+	// their deployments.
 	named map[model.UUID]bool
 }
 
@@ -80,6 +85,9 @@ func choose(snap *state.Snapshot, unneeded Unneeded, t Thresholds, now time.Time
 		c.allocsOf(key)
 	}
 	c.evalsAndJobs()
+	for d := range snap.Deployments(nil, "") {
+		c.deployment(d)
+	}
 	for n := range snap.Nodes(nil, "") {
 		c.node(n)
 	}
@@ -150,7 +158,7 @@ func (c *chooser) allocsOf(key model.JobID) {
 	for r := range all {
 		if r.Shared != last && !gone[r.ID] {
 			last = r.Shared
-			c.named[last.EvalID] = true
+			c.named[last.EvalID], c.named[last.DeploymentID] = true, true
 		}
 	}
 }
@@ -169,6 +177,18 @@ func (c *chooser) evalsAndJobs() {
 		if id, ok := model.ParseUUID(e.ID); ok && !c.named[id] {
 			c.evals = append(c.evals, id)
 		}
+	}
+}
+
+// deployment chooses a deployment that is over. A job's newest stays with it:
+// one that failed holds its version up.
+func (c *chooser) deployment(d *model.Deployment) {
+	id, ok := model.ParseUUID(d.ID)
+	if !ok || d.Active() || !c.over(d.ModifyTime, c.Deployments) || c.named[id] {
+		return
+	}
+	if newest := c.snap.LatestDeployment(nil, d.Key()); newest.ID != d.ID || c.snap.Job(nil, d.Key()) == nil {
+		c.deployments = append(c.deployments, id)
 	}
 }
 

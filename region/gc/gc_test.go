@@ -37,6 +37,9 @@ func (r *region) left() string {
 	for range snap.Nodes(nil, "") {
 		nodes++
 	}
+	for d := range snap.Deployments(nil, "") {
+		out = append(out, "deployment "+d.StatusDescription)
+	}
 	for id, n := range evals {
 		out = append(out, fmt.Sprintf("%d evals of %s", n, id))
 	}
@@ -46,6 +49,25 @@ func (r *region) left() string {
 	out = append(out, fmt.Sprintf("%d nodes", nodes))
 	slices.Sort(out)
 	return strings.Join(out, ", ")
+}
+
+// deploy adds a deployment of a job that is over, under a name.
+func (r *region) deploy(id, name, status string) {
+	j := r.store.Snapshot().Job(nil, model.JobID{Namespace: model.DefaultNamespace, ID: id})
+	d := &model.Deployment{
+		ID: model.NewUUID(r.ids).String(), Namespace: j.Namespace, JobID: j.ID, JobVersion: j.Version, JobCreateIndex: j.CreateIndex,
+		Status: model.DeploymentRunning, StatusDescription: name, CreateTime: r.now.UnixNano(), ModifyTime: r.now.UnixNano(),
+	}
+	r.write(func(tx *state.Txn) error {
+		_, err := tx.ApplyPlan(state.NewPlanCommand(&model.Plan{JobKey: j.Key(), JobVersion: j.Version, Deployment: d}, r.now.UnixNano()))
+		return err
+	})
+	if status != model.DeploymentRunning {
+		r.write(func(tx *state.Txn) error {
+			_, err := tx.SetDeploymentStatus(model.DeploymentUpdate{DeploymentID: d.ID, Status: status, StatusDescription: name}, r.now.UnixNano())
+			return err
+		})
+	}
 }
 
 // say is what a node says of all allocations of a job.
@@ -205,6 +227,21 @@ func TestWhatIsKeptAndForHowLong(t *testing.T) {
 			{1000 * time.Hour, "1 evals of j, 1 nodes, job j"},
 		},
 		forced: "1 evals of j, 1 nodes, job j",
+	}, {
+		name: "a deployment that is over goes after an hour, but for its job's newest",
+		do: func(r *region) {
+			r.register("j", service, 1, 0, "")
+			r.register("k", service, 1, 0, "")
+			r.deploy("j", "first", model.DeploymentSuccessful)
+			r.deploy("j", "second", model.DeploymentFailed)
+			r.deploy("k", "third", model.DeploymentFailed)
+			r.deploy("k", "fourth", model.DeploymentRunning)
+		},
+		steps: []step{
+			{59 * time.Minute, "1 evals of j, 1 evals of k, 1 nodes, deployment first, deployment fourth, deployment second, deployment third, job j, job k"},
+			{61 * time.Minute, "1 evals of j, 1 evals of k, 1 nodes, deployment fourth, deployment second, job j, job k"},
+		},
+		forced: "1 evals of j, 1 evals of k, 1 nodes, deployment fourth, deployment second, job j, job k",
 	}, {
 		name: "a node that is down goes after a day",
 		do:   func(r *region) { r.down(r.node()) },

@@ -29,9 +29,11 @@ func (v view) Alloc(id model.UUID) *model.AllocRow { return v.Snapshot.Alloc(nil
 func (v view) EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation] {
 	return v.Snapshot.EvalsOfJob(nil, key)
 }
-func (v view) LatestDeployment(model.JobID) *model.Deployment { return nil }
-func (v view) Nodes() iter.Seq[*model.Node]                   { return v.Snapshot.Nodes(nil, "") }
-func (v view) Node(id model.UUID) *model.Node                 { return v.Snapshot.Node(nil, id.String()) }
+func (v view) LatestDeployment(key model.JobID) *model.Deployment {
+	return v.Snapshot.LatestDeployment(nil, key)
+}
+func (v view) Nodes() iter.Seq[*model.Node]   { return v.Snapshot.Nodes(nil, "") }
+func (v view) Node(id model.UUID) *model.Node { return v.Snapshot.Node(nil, id.String()) }
 
 func unneeded(s *state.Snapshot, key model.JobID, old func(*model.AllocRow) bool) []*model.AllocRow {
 	return scheduler.Unneeded(view{s}, key, old)

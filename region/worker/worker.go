@@ -58,7 +58,7 @@ func (v View) AllocsOfJob(key model.JobID) iter.Seq[*model.AllocRow] {
 }
 func (v View) Alloc(id model.UUID) *model.AllocRow { return v.Snapshot.Alloc(nil, id) }
 func (v View) EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation] {
-	return v.Snapshot.EvalsOfJob(nil, key)
+	return v.Snapshot.OpenEvalsOfJob(nil, key)
 }
 
 func (v View) LatestDeployment(key model.JobID) *model.Deployment {
