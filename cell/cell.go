@@ -78,6 +78,8 @@ type Cell struct {
 	done   chan struct{}
 	// established is the term for which Establish has waited.
 	established atomic.Uint64
+	// turn is closed and replaced when what Leader or Leads say may have changed.
+	turn atomic.Pointer[chan struct{}]
 	// stopWatch ends the watch over the leader, which watching waits for.
 	stopWatch context.CancelFunc
 	watching  sync.WaitGroup
@@ -149,6 +151,14 @@ func Open(cfg Config) (_ *Cell, err error) {
 		return nil, errors.Join(fmt.Errorf("cannot start raft: %w", err), transport.Close(), logs.Close())
 	}
 	stream.raft.Store(c.raft)
+	c.turned()
+	// Without a channel an observer costs no goroutine: its filter is told.
+	c.raft.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
+		if _, ok := o.Data.(raft.LeaderObservation); ok {
+			c.turned()
+		}
+		return false
+	}))
 	var ctx context.Context
 	ctx, c.stopWatch = context.WithCancel(context.Background())
 	c.watching.Go(func() { c.watchLeader(ctx) })
@@ -247,8 +257,21 @@ func (c *Cell) Establish(timeout time.Duration) error {
 		return err
 	}
 	c.established.Store(term)
+	c.turned()
 	return nil
 }
+
+func (c *Cell) turned() {
+	next := make(chan struct{})
+	if old := c.turn.Swap(&next); old != nil {
+		close(*old)
+	}
+}
+
+// Turn returns a channel that is closed once what Leader or Leads say may have
+// changed since: thousands can wait for it, where each looking again and again
+// would keep the election from its processor.
+func (c *Cell) Turn() <-chan struct{} { return *c.turn.Load() }
 
 // Leads reports whether this server is the leader, as far as it knows, with
 // nothing of earlier terms missing from its state: only then may it answer for
