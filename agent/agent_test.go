@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"atoll/agent/config"
+	"atoll/internal/freeport"
 	"atoll/internal/shim"
 )
 
@@ -39,12 +41,7 @@ func onLoopback(t *testing.T, dir string) *config.Config {
 	t.Helper()
 	c := config.Default()
 	c.Name, c.DataDir, c.LogLevel = "a", dir, "WARN"
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c.Ports = config.Ports{Serf: l.Addr().(*net.TCPAddr).Port}
+	c.Ports = config.Ports{Serf: freeport.Port(t)}
 	return c
 }
 
@@ -260,6 +257,82 @@ func TestADevelopmentAgentsDataGoesWithIt(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(os.Getenv("TMPDIR"), "*")); len(left) > 0 {
 		t.Errorf("%q are left", left)
 	}
+}
+
+// post registers a job, as JSON.
+func (r *running) post(job string) error {
+	resp, err := web.Post("http://"+r.HTTPAddr()+"/v1/jobs", "application/json", strings.NewReader(job))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", resp.Status, body)
+	}
+	return nil
+}
+
+func TestStoppingEndsWhatIsUnderWay(t *testing.T) {
+	dir := t.TempDir()
+	c := onLoopback(t, dir)
+	c.MakeDev()
+	c.LogLevel = "WARN"
+	a := start(t, c)
+	await(t, "dev", a.ready)
+	if err := a.post(`{"Job": {"ID": "j", "TaskGroups": [{"Name": "g", "Tasks": [{"Name": "t", "Driver": "raw_exec",
+		"Config": {"command": "/bin/sh", "args": ["-c", "echo begun; exec sleep 1000"]},
+		"Resources": {"CPU": 10, "MemoryMB": 10}, "LogConfig": {"MaxFiles": 1, "MaxFileSizeMB": 1}}]}]}}`); err != nil {
+		t.Fatal(err)
+	}
+	var allocs []struct{ ID, ClientStatus string }
+	await(t, "the task", func() error {
+		if err := a.get("/v1/job/j/allocations", &allocs); err != nil {
+			return err
+		}
+		if len(allocs) != 1 || allocs[0].ClientStatus != "running" {
+			return fmt.Errorf("%+v", allocs)
+		}
+		return nil
+	})
+	// A followed log, which has begun, and a blocking query.
+	log, err := web.Get("http://" + a.HTTPAddr() + "/v1/client/fs/logs/" + allocs[0].ID + "?task=t&type=stdout&follow=true&plain=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Body.Close()
+	first := make([]byte, len("begun"))
+	if _, err := io.ReadFull(log.Body, first); err != nil || string(first) != "begun" {
+		t.Fatalf("the log begins with %q: %v", first, err)
+	}
+	ended := make(chan error, 2)
+	go func() {
+		_, err := io.ReadAll(log.Body)
+		ended <- err
+	}()
+	go func() {
+		ended <- a.get("/v1/jobs?index=1000000&wait=5m", &allocs)
+	}()
+	a.stop(t)
+	for range 2 {
+		if err := <-ended; err == nil {
+			t.Error("what was broken off looks complete")
+		}
+	}
+	// A development agent's tasks end with it.
+	if left := tasksUnder(dir); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+}
+
+// tasksUnder are the processes that work in dir, none where that cannot be known.
+func tasksUnder(dir string) (out []string) {
+	all, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, link := range all {
+		if cwd, _ := os.Readlink(link); strings.HasPrefix(cwd, dir+"/") {
+			out = append(out, link)
+		}
+	}
+	return out
 }
 
 func TestWarningsOfTheConfigurationAreLogged(t *testing.T) {

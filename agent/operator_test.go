@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"atoll/agent/config"
+	"atoll/internal/freeport"
 )
 
 // runAgent runs an agent in this process until the test ends.
@@ -38,16 +38,6 @@ func runAgent(t *testing.T, c *config.Config) *Agent {
 	return a
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // status is the HTTP status of a client's error, 0 for none.
 func status(err error) int {
 	var answer api.UnexpectedResponseError
@@ -60,7 +50,7 @@ func status(err error) int {
 // A node's agent takes what operators ask of the servers.
 func TestOperatorsAskThroughAnyAgent(t *testing.T) {
 	c := config.Default()
-	c.Name, c.Region, c.DataDir, c.Ports = "s1", "us", t.TempDir(), config.Ports{Serf: freePort(t), RPC: freePort(t)}
+	c.Name, c.Region, c.DataDir, c.Ports = "s1", "us", t.TempDir(), config.Ports{Serf: freeport.Port(t), RPC: freeport.Port(t)}
 	c.Server.Enabled, c.Server.BootstrapExpect = true, 1
 	c.Autopilot.MinQuorum, c.Autopilot.LastContactThreshold = 1, 5*time.Second
 	runAgent(t, c)

@@ -63,28 +63,3 @@ func stopAlloc(r *request) (any, error) {
 	}
 	return write(r, method.AllocStop, &method.AllocStopRequest{AllocID: r.id, NoShutdownDelay: noDelay}, func(out *method.AllocStopResponse) uint64 { return out.Index })
 }
-
-func listEvals(r *request) (any, error) {
-	return list(r, method.EvalList, &method.ListRequest{Query: r.read},
-		func(out *method.EvalListResponse) (*method.Meta, []*model.Evaluation) { return &out.Meta, out.Evals },
-		func(*model.Evaluation, string) {})
-}
-
-func readEval(r *request) (any, error) {
-	out, err := call(r, method.EvalGet, &method.EvalRequest{Query: r.read, EvalID: r.id}, func(out *method.EvalResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	if out.Eval == nil {
-		return nil, notFound("eval", r.id)
-	}
-	return out.Eval, nil
-}
-
-func evalAllocations(r *request) (any, error) {
-	out, err := call(r, method.EvalAllocs, &method.EvalRequest{Query: r.read, EvalID: r.id}, func(out *method.AllocListResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	return orEmpty(out.Allocs), nil
-}

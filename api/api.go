@@ -148,8 +148,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, route *route, id str
 		fail(w, http.StatusBadRequest, "cannot read the query: "+err.Error())
 		return
 	}
+	unbounded := r.Body
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
-	req := &request{Request: r, api: a, id: id, query: query, response: newResponse(w, r)}
+	req := &request{Request: r, api: a, id: id, query: query, response: newResponse(w, r), unbounded: unbounded}
 	if err := req.common(); err != nil {
 		a.refuse(req, err)
 		return

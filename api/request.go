@@ -23,6 +23,9 @@ type request struct {
 	id       string
 	query    url.Values
 	response *response
+	// unbounded is the body for handlers that pass it on in pieces; the others
+	// read Body, which has a bound.
+	unbounded io.Reader
 	// to and read are where the call goes and what it asks for.
 	to   rpc.To
 	read method.Query

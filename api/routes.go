@@ -39,6 +39,8 @@ func (a *API) table() []route {
 		withID("GET", "/v1/client/fs/logs/", "", allocLogs),
 
 		exact("GET", "/v1/evaluations", listEvals),
+		exact("DELETE", "/v1/evaluations", deleteEvals),
+		exact("GET", "/v1/evaluations/count", countEvals),
 		withID("GET", "/v1/evaluation/", "/allocations", evalAllocations),
 		withID("GET", "/v1/evaluation/", "", readEval),
 
@@ -73,6 +75,11 @@ func (a *API) table() []route {
 		exact("GET", "/v1/operator/autopilot/configuration", autopilotConfiguration),
 		exact("PUT", "/v1/operator/autopilot/configuration", setAutopilotConfiguration),
 		exact("GET", "/v1/operator/autopilot/health", autopilotHealth),
+		exact("GET", "/v1/operator/snapshot", saveSnapshot),
+		exact("PUT", "/v1/operator/snapshot", restoreSnapshot),
+
+		exact("PUT", "/v1/system/gc", collectGarbage),
+		exact("PUT", "/v1/system/reconcile/summaries", reconcileSummaries),
 
 		exact("GET", "/v1/agent/self", agentSelf),
 		exact("GET", "/v1/agent/members", agentMembers),
@@ -87,7 +94,7 @@ func (a *API) table() []route {
 // unserved are the beginnings of the paths that Nomad has and this version does
 // not serve.
 var unserved = []string{
-	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/", "/v1/event/stream", "/v1/evaluations/count",
+	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/", "/v1/event/stream",
 	"/v1/jobs/statuses", "/v1/namespace", "/v1/namespaces", "/v1/node/pool", "/v1/operator/", "/v1/plugin", "/v1/plugins", "/v1/quota",
 	"/v1/quotas", "/v1/recommendation", "/v1/scaling/", "/v1/search", "/v1/sentinel/", "/v1/service/", "/v1/services", "/v1/system/",
 	"/v1/validate/job", "/v1/var/", "/v1/vars", "/v1/volume", "/v1/volumes", "/.well-known/", "/ui",

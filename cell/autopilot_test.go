@@ -54,13 +54,17 @@ func TestALeaderThatIsRemovedGoesOnAsAFollower(t *testing.T) {
 	if next == id {
 		t.Fatal("the removed server leads")
 	}
-	if err := leader.Autopilot().AddNonvoter("s-x", "127.0.0.1:1", 0, 0).Error(); err != nil {
+	members, err := leader.Autopilot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := members.AddNonvoter("s-x", "127.0.0.1:1", 0, 0).Error(); err != nil {
 		t.Fatal(err)
 	}
 	if err := leader.RemoveServer("s-x"); err != nil {
 		t.Fatal(err)
 	}
-	if err := leader.Autopilot().AddVoter(c.id, c.advertise, 0, 0).Error(); err != nil {
+	if err := members.AddVoter(c.current().id, c.current().addr, 0, 0).Error(); err != nil {
 		t.Fatal(err)
 	}
 	index, _, err := leader.Apply(context.Background(), CmdJobRegister, &JobRegister{Job: testJob("a", 1)})

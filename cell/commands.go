@@ -40,6 +40,7 @@ const (
 	CmdJobVersionTag     Command = 30
 	CmdJobRevert         Command = 31
 	CmdAllocReschedule   Command = 32
+	CmdRecount           Command = 37
 )
 
 // table leads from each command to what applies it.
@@ -71,6 +72,7 @@ var table = map[Command]command{
 	CmdJobVersionTag:     typed(applyJobVersionTag),
 	CmdJobRevert:         typed(applyJobRevert),
 	CmdAllocReschedule:   typed(applyAllocReschedule),
+	CmdRecount:           typed(applyRecount),
 }
 
 // command is what a command does in a transaction at a Raft index, given the
@@ -135,6 +137,20 @@ func encode(cmd Command, req *state.Request, body any) ([]byte, error) {
 }
 
 var errShortEntry = errors.New("the entry is too short")
+
+// commandOf is the command of an entry, read without the rest.
+func commandOf(entry []byte) (Command, error) {
+	if len(entry) > 0 && entry[0] == entryOnce {
+		if len(entry) < 3 {
+			return 0, errShortEntry
+		}
+		entry = entry[min(len(entry), 3+int(entry[1])<<8+int(entry[2])):]
+	}
+	if len(entry) == 0 {
+		return 0, errShortEntry
+	}
+	return Command(entry[0]), nil
+}
 
 // split reads what encode wrote, but for the body.
 func split(entry []byte) (cmd Command, req *state.Request, body []byte, err error) {

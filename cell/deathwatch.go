@@ -34,7 +34,7 @@ const (
 
 // watchLeader stands for election when the leader's process is gone, until ctx
 // ends.
-func (c *Cell) watchLeader(ctx context.Context) {
+func (m *member) watchLeader(ctx context.Context) {
 	// Raft forgets its leader as soon as another stands: that one may lose, so
 	// who led last is remembered here.
 	leaders := make(chan raft.Observation, 16)
@@ -42,36 +42,36 @@ func (c *Cell) watchLeader(ctx context.Context) {
 		l, ok := o.Data.(raft.LeaderObservation)
 		return ok && l.LeaderID != ""
 	})
-	c.raft.RegisterObserver(observer)
-	defer c.raft.DeregisterObserver(observer)
+	m.raft.RegisterObserver(observer)
+	defer m.raft.DeregisterObserver(observer)
 	var last raft.LeaderObservation
-	last.LeaderAddr, last.LeaderID = c.raft.LeaderWithID()
+	last.LeaderAddr, last.LeaderID = m.raft.LeaderWithID()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case o := <-leaders:
 			last = o.Data.(raft.LeaderObservation)
-		case <-c.stream.ended:
+		case <-m.stream.ended:
 			for len(leaders) > 0 {
 				last = (<-leaders).Data.(raft.LeaderObservation)
 			}
-			c.succeed(ctx, last)
+			m.succeed(ctx, last)
 		}
 	}
 }
 
 // succeed stands for election in this follower's turn, if the leader refuses
 // connections, until somebody leads.
-func (c *Cell) succeed(ctx context.Context, leader raft.LeaderObservation) {
-	rank, voters := c.rank(leader.LeaderID)
+func (m *member) succeed(ctx context.Context, leader raft.LeaderObservation) {
+	rank, voters := m.rank(leader.LeaderID)
 	if rank < 0 {
 		return
 	}
 	// A process that dies closes what it had open one after another: its port
 	// may refuse a little later than its connections end.
 	for look := range looks {
-		if c.refuses(leader.LeaderAddr) {
+		if m.refuses(leader) {
 			break
 		}
 		if look == looks-1 || !sleep(ctx, lookAgain<<look) {
@@ -83,16 +83,16 @@ func (c *Cell) succeed(ctx context.Context, leader raft.LeaderObservation) {
 		if turn > 0 {
 			wait = standApart * time.Duration(voters)
 		}
-		if !sleep(ctx, wait) || c.raft.State() != raft.Follower {
+		if !sleep(ctx, wait) || m.raft.State() != raft.Follower {
 			return
 		}
-		if _, id := c.raft.LeaderWithID(); id != "" && id != leader.LeaderID {
+		if _, id := m.raft.LeaderWithID(); id != "" && id != leader.LeaderID {
 			return
 		}
-		if !c.refuses(leader.LeaderAddr) {
+		if !m.refuses(leader) {
 			return
 		}
-		c.stand()
+		m.stand()
 	}
 }
 
@@ -109,9 +109,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // rank is this server's place among the voters that a leader leaves behind, −1
 // when it is none of them, and how many those are.
-func (c *Cell) rank(leader raft.ServerID) (rank, voters int) {
-	f := c.raft.GetConfiguration()
-	if leader == "" || leader == c.id || f.Error() != nil {
+func (m *member) rank(leader raft.ServerID) (rank, voters int) {
+	f := m.raft.GetConfiguration()
+	if leader == "" || leader == m.id || f.Error() != nil {
 		return -1, 0
 	}
 	var others []raft.ServerID
@@ -121,12 +121,13 @@ func (c *Cell) rank(leader raft.ServerID) (rank, voters int) {
 		}
 	}
 	slices.Sort(others)
-	return slices.Index(others, c.id), len(others)
+	return slices.Index(others, m.id), len(others)
 }
 
-// refuses reports whether nothing listens at an address whose machine is there.
-func (c *Cell) refuses(addr raft.ServerAddress) bool {
-	conn, err := c.stream.Dial(addr, refusalTime)
+// refuses reports whether nothing listens at the leader's address, whose machine
+// is there.
+func (m *member) refuses(leader raft.LeaderObservation) bool {
+	conn, err := m.stream.Dial(memberAddr(leader.LeaderID, leader.LeaderAddr), refusalTime)
 	if err == nil {
 		_ = conn.Close()
 	}
@@ -134,10 +135,10 @@ func (c *Cell) refuses(addr raft.ServerAddress) bool {
 }
 
 // stand asks this server's own Raft to stand for election.
-func (c *Cell) stand() {
+func (m *member) stand() {
 	req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
-		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(c.id), Addr: []byte(c.advertise),
+		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(m.id), Addr: []byte(m.addr),
 	}}
 	// Whether it came through shows in who leads next.
-	_ = c.transport.TimeoutNow(c.id, c.advertise, req, new(raft.TimeoutNowResponse))
+	_ = transport{m.net}.TimeoutNow(m.id, m.addr, req, new(raft.TimeoutNowResponse))
 }

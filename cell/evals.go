@@ -23,11 +23,13 @@ func applyEvalMove(tx *state.Txn, _ *state.Snapshot, _ uint64, c *EvalMove) (*Ev
 	return &EvalsMoved{n}, err
 }
 
-// EvalDelete deletes evaluations; Strict refuses when allocations that are not
-// over name one of them, which are otherwise kept. It answers with EvalsDeleted.
+// EvalDelete deletes evaluations of a namespace ("*" is any), but for those that
+// allocations which are not over name. Strict makes these a conflict, and those
+// that are not there an error. It answers with EvalsDeleted.
 type EvalDelete struct {
-	IDs    []model.UUID
-	Strict bool
+	Namespace string
+	IDs       []model.UUID
+	Strict    bool
 	// Before counts those that earlier commands deleted for the same request.
 	Before int
 }
@@ -36,7 +38,7 @@ type EvalDelete struct {
 type EvalsDeleted struct{ Count int }
 
 func applyEvalDelete(tx *state.Txn, _ *state.Snapshot, _ uint64, c *EvalDelete) (*EvalsDeleted, error) {
-	n, err := tx.DeleteEvals(c.IDs, c.Strict)
+	n, err := tx.DeleteEvals(c.Namespace, c.IDs, c.Strict)
 	return &EvalsDeleted{c.Before + n}, err
 }
 

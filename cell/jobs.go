@@ -31,6 +31,16 @@ type JobDeregister struct {
 	Eval  *model.Evaluation
 }
 
+// Recount counts the allocations of all jobs anew. It answers with Recounted.
+type Recount struct{}
+
+// Recounted is the number of jobs whose counts changed.
+type Recounted struct{ Jobs int }
+
+func applyRecount(tx *state.Txn, _ *state.Snapshot, _ uint64, _ *Recount) (*Recounted, error) {
+	return &Recounted{tx.Recount()}, nil
+}
+
 func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobRegister) (*JobRegistered, error) {
 	old := snap.Job(nil, c.Job.Key())
 	if c.EnforceIndex {

@@ -50,7 +50,11 @@ func TestAServerWithoutItsDataDoesNotAnswerForTheOneItWas(t *testing.T) {
 	if err := c.RemoveServer(lost); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Autopilot().AddVoter("new", tr.cells["new"].advertise, 0, 0).Error(); err != nil {
+	members, err := c.Autopilot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := members.AddVoter("new", tr.cells["new"].current().addr, 0, 0).Error(); err != nil {
 		t.Fatal(err)
 	}
 	index, _, err := c.Apply(context.Background(), CmdJobRegister, &JobRegister{Job: testJob("b", 1)})

@@ -80,7 +80,9 @@ func (r *Registrar) register(ctx context.Context, anew bool) (ttl time.Duration,
 // beat sends a heartbeat, and again until one is taken; false when the servers
 // do not know the node.
 func (r *Registrar) beat(ctx context.Context) (ttl time.Duration, ok bool) {
-	_ = backoff.Policy{Min: 200 * time.Millisecond, Max: 2 * time.Second}.Retry(ctx, nil, func(ctx context.Context) error {
+	// Slowly enough that ten thousand nodes do not keep a server that has more
+	// than it can do from ever having less.
+	_ = backoff.Policy{Min: 500 * time.Millisecond, Max: 5 * time.Second}.Retry(ctx, nil, func(ctx context.Context) error {
 		start := time.Now()
 		answer, err := rpc.Call(ctx, r.Caller, method.NodeHeartbeat, rpc.To{Timeout: 5 * time.Second}, &method.NodeHeartbeatRequest{NodeID: r.Node().ID, SecretID: r.SecretID})
 		if r.Took != nil {

@@ -46,8 +46,8 @@ func deployed(t *testing.T, a *agent, version uint64, status string, also func(*
 	return d
 }
 
-// runs demands that ten allocations run, all of a version, and no other.
-func runs(t *testing.T, a *agent, version uint64) {
+// tenRun demands that ten allocations run, all of a version, and no other.
+func tenRun(t *testing.T, a *agent, version uint64) {
 	t.Helper()
 	for _, al := range awaitAllocs(t, a, "global", "web", "running", 10) {
 		if al.JobVersion != version {
@@ -68,20 +68,20 @@ func TestDeploymentsFinishRevertAndSwitch(t *testing.T) {
 	}
 	register(rolling("exec sleep 1000", 0, false))
 	deployed(t, dev, 0, "successful", nil)
-	runs(t, dev, 0)
+	tenRun(t, dev, 0)
 
 	// A canary that proves itself is promoted, and the rest follows.
 	register(rolling("exec sleep 1001", 1, true))
 	if d := deployed(t, dev, 1, "successful", nil); !d.TaskGroups["g"].Promoted || d.TaskGroups["g"].HealthyAllocs != 10 {
 		t.Errorf("%+v", d.TaskGroups["g"])
 	}
-	runs(t, dev, 1)
+	tenRun(t, dev, 1)
 
 	// One that fails stops there, touches nothing else, and is taken back.
 	register(rolling("exit 3", 1, true))
 	bad := deployed(t, dev, 2, "running", nil)
 	deployed(t, dev, 3, "successful", nil)
-	runs(t, dev, 3)
+	tenRun(t, dev, 3)
 	if bad, _, _ = w.client(dev).Deployments().Info(bad.ID, nil); bad.Status != "failed" || bad.TaskGroups["g"].PlacedAllocs != 1 {
 		t.Errorf("the bad deployment is %s, %+v", bad.Status, bad.TaskGroups["g"])
 	}
@@ -103,12 +103,12 @@ func TestDeploymentsFinishRevertAndSwitch(t *testing.T) {
 		t.Fatal(out)
 	}
 	deployed(t, dev, 4, "successful", nil)
-	runs(t, dev, 4)
+	tenRun(t, dev, 4)
 
 	// And back by hand.
 	if out, err := w.cli(dev, "job", "revert", "web", "1"); err != nil {
 		t.Fatal(out)
 	}
 	deployed(t, dev, 5, "successful", nil)
-	runs(t, dev, 5)
+	tenRun(t, dev, 5)
 }

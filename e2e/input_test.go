@@ -88,6 +88,14 @@ func TestWrongInputIsRefusedInOneLineAndLeavesNothingBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitAllocs(t, us, "us", "before", "running", 1)
+	// Nothing of it changes any more.
+	eventually(t, 30*time.Second, "the job is deployed", func() error {
+		d, _, err := w.client(us).Jobs().LatestDeployment("before", nil)
+		if err != nil || d == nil || d.Status != "successful" {
+			return fmt.Errorf("%+v, %v", d, err)
+		}
+		return nil
+	})
 	goroutines := us.settledGoroutines(math.MaxInt)
 	_, header, jobs, err := us.get("/v1/jobs")
 	if err != nil {

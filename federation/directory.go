@@ -408,6 +408,7 @@ func (d *Directory) save() {
 	}
 }
 
+// writeJSON replaces a file as a whole.
 func writeJSON(file string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {

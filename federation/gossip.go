@@ -259,9 +259,12 @@ func (g *Gossip) RetryJoin(ctx context.Context, addrs []string, every time.Durat
 			switch {
 			case ctx.Err() != nil:
 				return nil
-			case joined > 0:
+			case joined > 0 && !ever:
 				g.cfg.Log.Info("joined", "servers", joined)
 				ever = true
+			case joined > 0:
+				// A name with an address that nobody has is joined anew each time.
+				g.cfg.Log.Debug("joined again", "servers", joined)
 			case !ever && tries > 0 && n+1 >= tries:
 				return fmt.Errorf("gave up after %d tries (retry_max): %w", n+1, err)
 			case n%10 == 0:
@@ -322,19 +325,24 @@ func (g *Gossip) missing(ctx context.Context, addrs []string) (out []string) {
 }
 
 // SetCell gossips the identity of our cell.
-func (g *Gossip) SetCell(id string) error {
+func (g *Gossip) SetCell(id string) error { return g.setTag(tagCell, id) }
+
+// SetID gossips this server's Raft id, when that is a new one.
+func (g *Gossip) SetID(id string) error { return g.setTag(tagID, id) }
+
+func (g *Gossip) setTag(tag, value string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.tags[tagCell] == id {
+	if g.tags[tag] == value {
 		return nil
 	}
 	next := make(map[string]string, len(g.tags)+1)
 	for k, v := range g.tags {
 		next[k] = v
 	}
-	next[tagCell] = id
+	next[tag] = value
 	if err := g.serf.SetTags(next); err != nil {
-		return fmt.Errorf("cannot gossip the cell's identity: %w", err)
+		return fmt.Errorf("cannot gossip %s %q: %w", tag, value, err)
 	}
 	g.tags = next
 	return nil

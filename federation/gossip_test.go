@@ -3,23 +3,13 @@ package federation
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"atoll/internal/freeport"
 	"atoll/model"
 )
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // member is a running member of the pool.
 type member struct {
@@ -78,7 +68,7 @@ func (m *member) sees(n int) error {
 }
 
 func TestHalvesThatFormedApartFindEachOther(t *testing.T) {
-	addrs := []string{freeAddr(t), freeAddr(t), freeAddr(t), freeAddr(t)}
+	addrs := []string{freeport.Addr(t), freeport.Addr(t), freeport.Addr(t), freeport.Addr(t)}
 	// a and b are one pool, c and d another: only a knows of c, which is not
 	// there when a joins b.
 	a := newMember(t, "a", addrs[0], 0, addrs[1], addrs[2])
@@ -92,14 +82,14 @@ func TestHalvesThatFormedApartFindEachOther(t *testing.T) {
 }
 
 func TestJoiningGivesUpOnlyWhenToldSo(t *testing.T) {
-	nobody := freeAddr(t)
-	m := newMember(t, "a", freeAddr(t), 2, nobody)
+	nobody := freeport.Addr(t)
+	m := newMember(t, "a", freeport.Addr(t), 2, nobody)
 	if err := <-m.joined; err == nil || !strings.Contains(err.Error(), "retry_max") || model.KindOf(err) != model.KindUnreachable {
 		t.Errorf("it ended with %v", err)
 	}
 	// One that joined somebody goes on.
-	there := newMember(t, "b", freeAddr(t), 0)
-	m = newMember(t, "c", freeAddr(t), 1, there.addr, nobody)
+	there := newMember(t, "b", freeport.Addr(t), 0)
+	m = newMember(t, "c", freeport.Addr(t), 1, there.addr, nobody)
 	eventually(t, "the pool", func() error { return m.sees(2) })
 	late := newMember(t, "d", nobody, 0)
 	eventually(t, "who came late", func() error { return late.sees(3) })
@@ -110,9 +100,9 @@ func TestJoiningGivesUpOnlyWhenToldSo(t *testing.T) {
 }
 
 func TestOnlyWhoFailedIsDeclaredGone(t *testing.T) {
-	a := newMember(t, "a", freeAddr(t), 0)
-	b := newMember(t, "b", freeAddr(t), 0, a.addr)
-	c := newMember(t, "c", freeAddr(t), 0, a.addr)
+	a := newMember(t, "a", freeport.Addr(t), 0)
+	b := newMember(t, "b", freeport.Addr(t), 0, a.addr)
+	c := newMember(t, "c", freeport.Addr(t), 0, a.addr)
 	// Words about members are ordered by a logical clock: who says that b leaves
 	// must have heard that it joined, for b to know it as a word about now.
 	eventually(t, "one pool and one time", func() error {

@@ -116,6 +116,12 @@ func (r *AllocRow) ClientTerminal() bool {
 // Terminal reports whether the allocation stopped or should.
 func (r *AllocRow) Terminal() bool { return r.ServerTerminal() || r.ClientTerminal() }
 
+// Ended reports whether the allocation will never run again and nobody will say
+// more of it: its node did, or is gone for good.
+func (r *AllocRow) Ended(gone func(node UUID) bool) bool {
+	return r.ClientTerminal() || r.ServerTerminal() && gone(r.NodeID)
+}
+
 // Job is the version of the job that was placed.
 func (r *AllocRow) Job() *Job { return r.Shared.Job }
 

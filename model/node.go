@@ -57,8 +57,9 @@ const NodeEventsKept = 10
 
 // Subsystems of node events, spelled as Nomad's.
 const (
-	NodeEventCluster = "Cluster"
-	NodeEventDrain   = "Drain"
+	NodeEventCluster   = "Cluster"
+	NodeEventScheduler = "Scheduler"
+	NodeEventDrain     = "Drain"
 )
 
 // NodeResources is what the node has.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"atoll/internal/freeport"
 	"atoll/model/method"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
@@ -19,7 +20,7 @@ func BenchmarkPlacements(b *testing.B) {
 		b.Run(fmt.Sprintf("%dx%d", shape.jobs, shape.count), func(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
-				s := startAt(b, freeAddr(b), freeAddr(b), Config{
+				s := startAt(b, freeport.Addr(b), freeport.Addr(b), Config{
 					Name: "s1", Region: "us", DataDir: b.TempDir(), Expect: 1, Heartbeats: heartbeat.Config{MinTTL: heartbeat.DefaultMinTTL},
 				})
 				wait(b, "leader", func() error {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"atoll/internal/freeport"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/rpc"
@@ -31,7 +32,7 @@ func newCluster(t testing.TB, region string) *cluster {
 // address fixes a server's addresses before it starts.
 func (c *cluster) address(name string) [2]string {
 	if _, ok := c.addrs[name]; !ok {
-		c.addrs[name] = [2]string{freeAddr(c.t), freeAddr(c.t)}
+		c.addrs[name] = [2]string{freeport.Addr(c.t), freeport.Addr(c.t)}
 	}
 	return c.addrs[name]
 }
@@ -342,7 +343,7 @@ func TestAServerThatLostItsDataIsAdmittedAsANewOne(t *testing.T) {
 	c := newCluster(t, "us")
 	c.trio()
 	lost := c.leader().cfg.Name
-	old := c.servers[lost].members.self.ID
+	old := c.servers[lost].cell.ID()
 	c.writes("before")
 	c.kill(lost)
 	c.dirs[lost] = t.TempDir()
@@ -399,7 +400,7 @@ func TestOperatorsTendACellFromAnotherRegion(t *testing.T) {
 		t.Errorf("transfer answers %+v", moved)
 	}
 	wait(t, "the new leader", func() error {
-		if s := c.leader(); s.members.self.ID != follower.ID {
+		if s := c.leader(); s.cell.ID() != follower.ID {
 			return fmt.Errorf("%s leads", s.cfg.Name)
 		}
 		return nil
@@ -467,14 +468,14 @@ func TestALiveServerThatIsRemovedIsAdmittedAgainAndADeadOneIsNot(t *testing.T) {
 	c := newCluster(t, "us")
 	c.trio()
 	leader := c.leader()
-	call(t, c.any().RPC(), method.RaftRemovePeer, rpc.To{}, &method.RaftPeerRequest{ID: leader.members.self.ID})
+	call(t, c.any().RPC(), method.RaftRemovePeer, rpc.To{}, &method.RaftPeerRequest{ID: leader.cell.ID()})
 	c.members("s1 s2 s3")
 	c.writes("a")
 	dead := "s1"
 	if c.leader().cfg.Name == dead {
 		dead = "s2"
 	}
-	id := c.servers[dead].members.self.ID
+	id := c.servers[dead].cell.ID()
 	c.kill(dead)
 	wait(t, "its death and removal with its name", func() error {
 		_, err := rpc.Call(t.Context(), c.any().RPC(), method.RegionForceLeave, rpc.To{}, &method.ForceLeaveRequest{Name: dead, Prune: true})

@@ -93,7 +93,7 @@ func TestASecondCellUnderAPinnedNameIsQuarantinedUntilItIsAccepted(t *testing.T)
 	wait(t, "everybody to see the fresh one", func() error {
 		for _, s := range []*testServer{first, second} {
 			peers, _ := s.dir.Own()
-			if !slices.ContainsFunc(peers, func(p federation.Peer) bool { return p.ID == fresh.members.self.ID }) {
+			if !slices.ContainsFunc(peers, func(p federation.Peer) bool { return p.ID == fresh.cell.ID() }) {
 				return errors.New(s.cfg.Name + " does not")
 			}
 		}
@@ -108,7 +108,7 @@ func TestASecondCellUnderAPinnedNameIsQuarantinedUntilItIsAccepted(t *testing.T)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(conf.Servers) != 1 || conf.Servers[0].ID != s.members.self.ID {
+		if len(conf.Servers) != 1 || conf.Servers[0].ID != s.cell.ID() {
 			t.Errorf("the cell of %s has %d members", s.cfg.Name, len(conf.Servers))
 		}
 	}

@@ -4,26 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
-	"atoll/internal/wholefile"
 	"atoll/model"
 )
-
-// serverID is this server's Raft id, made once and kept.
-func serverID(dir string) (string, error) {
-	file := filepath.Join(dir, "node-id")
-	id, err := readID(file)
-	if err != nil || id != "" {
-		return id, err
-	}
-	id = model.NewUUID(nil).String()
-	if err := wholefile.Write(file, []byte(id+"\n")); err != nil {
-		return "", fmt.Errorf("cannot keep this server's id: %w", err)
-	}
-	return id, nil
-}
 
 // readID reads an id that a file keeps, "" when there is no file.
 func readID(file string) (string, error) {

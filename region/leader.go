@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	raftautopilot "github.com/hashicorp/raft-autopilot"
 
 	"atoll/cell"
 	"atoll/cell/state"
@@ -20,6 +21,7 @@ import (
 	"atoll/region/broker"
 	"atoll/region/deploy"
 	"atoll/region/drain"
+	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
 	"atoll/region/unblock"
@@ -37,6 +39,9 @@ type leadership struct {
 	heartbeats heartbeat.Config
 	// refusals is about nodes that keep refusing plans.
 	refusals RefusalConfig
+	// keep and collectInterval are the garbage collector's.
+	keep            gc.Thresholds
+	collectInterval time.Duration
 	// pilots wires each term's pilot, autopilot is what a new cell's
 	// configuration of it begins with.
 	pilots    autopilot.Config
@@ -44,9 +49,11 @@ type leadership struct {
 	// tend keeps the cell's members in step with gossip while this server
 	// leads.
 	tend func(ctx context.Context, pilot *autopilot.Pilot) error
-	// monitor and pilot are the present term's, nil when there is none.
-	monitor atomic.Pointer[heartbeat.Monitor]
-	pilot   atomic.Pointer[autopilot.Pilot]
+	// monitor, pilot and collector are the present term's, nil when there is
+	// none.
+	monitor   atomic.Pointer[heartbeat.Monitor]
+	pilot     atomic.Pointer[autopilot.Pilot]
+	collector atomic.Pointer[gc.Collector]
 }
 
 // run starts a term's loops when this server becomes the leader, and waits for
@@ -62,6 +69,7 @@ func (l *leadership) run(ctx context.Context) error {
 			term = nil
 			l.monitor.Store(nil)
 			l.pilot.Store(nil)
+			l.collector.Store(nil)
 		}
 	}
 	defer end()
@@ -87,8 +95,12 @@ func (l *leadership) run(ctx context.Context) error {
 func (l *leadership) begin(term *group.Group) {
 	term.Go("term", func(ctx context.Context) error {
 		settle := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
-		if err := settle.Retry(ctx, nil, func(ctx context.Context) error {
+		var members raftautopilot.Raft
+		if err := settle.Retry(ctx, nil, func(ctx context.Context) (err error) {
 			if err := l.cell.Establish(5 * time.Second); err != nil {
+				return err
+			}
+			if members, err = l.cell.Autopilot(); err != nil {
 				return err
 			}
 			return l.identify(ctx)
@@ -123,7 +135,15 @@ func (l *leadership) begin(term *group.Group) {
 		l.loop(term, "drain", func(ctx context.Context) error {
 			return drain.Run(ctx, drain.Config{Snapshot: l.cell.Snapshot, Mark: l.migrate, Done: l.drained, Clock: l.clock, Log: l.log.Named("drain")})
 		})
-		pilot := autopilot.New(l.pilots)
+		collector := gc.New(gc.Config{
+			Snapshot: l.cell.Snapshot, Unneeded: unneeded, Reap: l.reap,
+			Thresholds: l.keep, Interval: l.collectInterval, Clock: l.clock, Log: l.log.Named("gc"),
+		})
+		l.collector.Store(collector)
+		l.loop(term, "gc", collector.Run)
+		pilots := l.pilots
+		pilots.Raft = members
+		pilot := autopilot.New(pilots)
 		l.pilot.Store(pilot)
 		l.loop(term, "autopilot", pilot.Run)
 		l.loop(term, "membership", func(ctx context.Context) error { return l.tend(ctx, pilot) })
@@ -169,7 +189,7 @@ func (l *leadership) loop(term *group.Group, name string, f func(context.Context
 func (l *leadership) identify(ctx context.Context) error {
 	if l.cell.Snapshot().Cell(nil) == nil {
 		if _, _, err := l.cell.Apply(ctx, cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{
-			ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(),
+			ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(), Incarnation: model.NewUUID(nil).String(),
 		}}); err != nil {
 			return err
 		}
@@ -220,6 +240,18 @@ func (l *leadership) wakeEvals(ctx context.Context, ids []model.UUID) error {
 func (l *leadership) moveEvals(ctx context.Context, ids []model.UUID, from, to, why string) error {
 	_, _, err := l.cell.Apply(ctx, cell.CmdEvalMove, &cell.EvalMove{IDs: ids, From: from, To: to, Why: why, Time: l.clock.Now().UnixNano()})
 	return err
+}
+
+func unneeded(s *state.Snapshot, key model.JobID, old func(*model.AllocRow) bool) []*model.AllocRow {
+	return scheduler.Unneeded(worker.View{Snapshot: s}, key, old)
+}
+
+func (l *leadership) reap(ctx context.Context, r *state.Reap) (*state.Reaped, error) {
+	_, value, err := l.cell.Apply(ctx, cell.CmdReap, r)
+	if err != nil {
+		return nil, err
+	}
+	return value.(*state.Reaped), nil
 }
 
 func (l *leadership) trackRefusals() planner.Refusals {

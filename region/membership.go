@@ -30,7 +30,7 @@ type membership struct {
 	cell   *cell.Cell
 	gossip *federation.Gossip
 	dir    *federation.Directory
-	self   cell.Server
+	addr   string // our own, as others reach it
 	expect int
 	// ask asks another server of the region about itself.
 	ask func(ctx context.Context, addr string) (*method.ServerStatusResponse, error)
@@ -64,6 +64,10 @@ func (m *membership) change() <-chan struct{} {
 	return m.changed
 }
 
+// self is this server as a member; its id changes when it comes back without
+// its data.
+func (m *membership) self() cell.Server { return cell.Server{ID: m.cell.ID(), Addr: m.addr} }
+
 // ofCell is the id of our cell, "" while that is not known.
 func (m *membership) ofCell() string {
 	m.mu.Lock()
@@ -92,14 +96,14 @@ func (m *membership) bootstrap(ctx context.Context) error {
 		return nil
 	}
 	if m.expect == 1 {
-		return m.cell.Bootstrap([]cell.Server{m.self})
+		return m.cell.Bootstrap([]cell.Server{m.self()})
 	}
 	said := ""
 	for {
 		again := time.Second
 		changed := m.change()
 		servers, why := m.starters()
-		if why == "" && servers[0].ID == m.self.ID {
+		if why == "" && servers[0].ID == m.cell.ID() {
 			if err := m.agree(ctx, servers); err == nil {
 				m.log.Info("starting the region's cell", "servers", len(servers))
 				return m.cell.Bootstrap(servers)
@@ -167,7 +171,7 @@ func (m *membership) agree(ctx context.Context, servers []cell.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	for _, s := range servers {
-		if s.ID == m.self.ID {
+		if s.ID == m.cell.ID() {
 			continue
 		}
 		r, err := m.ask(ctx, s.Addr)
@@ -236,7 +240,7 @@ func (m *membership) reconcile(ctx context.Context, pilot *autopilot.Pilot) erro
 	for _, p := range peers {
 		addr, member := addrs[p.ID]
 		switch {
-		case p.Left && member && p.ID != m.self.ID:
+		case p.Left && member && p.ID != m.cell.ID():
 			m.log.Info("a server left the cell", "server", p.Name)
 			errs = append(errs, m.cell.RemoveServer(p.ID))
 		case p.Alive && !member && p.Cell == "" && contested:
@@ -282,19 +286,19 @@ func (m *membership) left(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		is := func(s *model.RaftServer) bool { return s.ID == m.self.ID }
+		is := func(s *model.RaftServer) bool { return s.ID == m.cell.ID() }
 		others := slices.ContainsFunc(conf.Servers, func(s *model.RaftServer) bool { return s.Voter && !is(s) })
 		if !slices.ContainsFunc(conf.Servers, is) || !others {
 			return nil
 		}
 		if m.cell.IsLeader() && n > 0 {
 			// It could not hand over: it takes itself out, and steps down.
-			if err := m.cell.RemoveServer(m.self.ID); err != nil {
+			if err := m.cell.RemoveServer(m.cell.ID()); err != nil {
 				return err
 			}
 		}
 		if !(backoff.Policy{Min: 50 * time.Millisecond, Max: 200 * time.Millisecond}).Sleep(ctx, n) {
-			return fmt.Errorf("the cell did not take this server out within %s; it stays a member: remove it with atoll operator raft remove-peer -peer-id %s", leaveTime, m.self.ID)
+			return fmt.Errorf("the cell did not take this server out within %s; it stays a member: remove it with atoll operator raft remove-peer -peer-id %s", leaveTime, m.cell.ID())
 		}
 	}
 }

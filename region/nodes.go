@@ -192,10 +192,14 @@ func (s *nodes) pull(ctx context.Context, c *rpc.Inbound, req *method.NodeAllocs
 	id, _ := model.ParseUUID(req.NodeID)
 	out := &method.NodeAllocsResponse{}
 	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
-		rows, index := snap.AllocsOfNodeSince(ws, id, req.MinIndex)
+		since := req.MinIndex
+		if since < snap.Restored() {
+			since = 0 // what the node knows is of another state
+		}
+		rows, index := snap.AllocsOfNodeSince(ws, id, since)
 		out.Changed = nil
 		for r := range rows {
-			if r.AllocModifyIndex > req.MinIndex {
+			if r.AllocModifyIndex > since {
 				out.Changed = append(out.Changed, snap.View(r))
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"atoll/client"
+	"atoll/internal/freeport"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/heartbeat"
@@ -34,7 +35,7 @@ func startCell(t testing.TB, beats heartbeat.Config) (servers []*testServer) {
 	t.Helper()
 	var join []string
 	for _, name := range []string{"s1", "s2", "s3"} {
-		servers = append(servers, startAt(t, freeAddr(t), freeAddr(t), Config{
+		servers = append(servers, startAt(t, freeport.Addr(t), freeport.Addr(t), Config{
 			Name: name, Region: "us", DataDir: t.TempDir(), Expect: 3, Join: join, Heartbeats: beats,
 		}))
 		join = []string{servers[0].cfg.AdvertiseSerf}

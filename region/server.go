@@ -19,6 +19,7 @@ import (
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/autopilot"
+	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
 )
@@ -50,6 +51,10 @@ type Config struct {
 	Heartbeats heartbeat.Config
 	// Refusals says when a node that keeps refusing plans is made ineligible.
 	Refusals RefusalConfig
+	// Keep says how long what is over stays in the state, CollectInterval how
+	// often that is looked at; zeros mean the defaults of package gc.
+	Keep            gc.Thresholds
+	CollectInterval time.Duration
 	// SnapshotThreshold is how many log entries cause a snapshot; 0 means
 	// 8192.
 	SnapshotThreshold uint64
@@ -83,6 +88,7 @@ type Server struct {
 	router   *federation.Router
 	members  *membership
 	lead     *leadership
+	look     *lookout
 	sessions *sessions
 	contacts *heartbeat.Contacts
 	loops    *group.Group
@@ -113,15 +119,14 @@ func New(cfg Config) (_ *Server, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the server's data directory: %w", err)
 	}
-	id, err := serverID(dir)
-	if err != nil {
-		return nil, err
-	}
 	advertise, err := net.ResolveTCPAddr("tcp", cfg.AdvertiseRPC)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the advertised address %q: %w", cfg.AdvertiseRPC, err)
 	}
-	s := &Server{cfg: cfg, members: newMembership(filepath.Join(dir, "cell-id")), sessions: newSessions(), contacts: heartbeat.NewContacts(cfg.Clock), loops: group.New(context.Background())}
+	s := &Server{
+		cfg: cfg, members: newMembership(filepath.Join(dir, "cell-id")), sessions: newSessions(),
+		contacts: heartbeat.NewContacts(cfg.Clock), loops: group.New(context.Background()),
+	}
 	if s.members.cellID, err = readID(s.members.cellFile); err != nil {
 		return nil, err
 	}
@@ -133,30 +138,32 @@ func New(cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.gossip, err = federation.NewGossip(federation.GossipConfig{
-		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: id, Cell: s.members.cellID, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
-		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
+	s.look = &lookout{self: cfg.AdvertiseRPC, ping: s.ping}
+	s.cell, err = cell.Open(cell.Config{
+		DataDir: dir, Stream: s.listener.Raft(), Advertise: cfg.AdvertiseRPC, Alone: cfg.Expect == 1,
+		Logger: cfg.Log, SnapshotThreshold: cfg.SnapshotThreshold, Version: cfg.Version,
+		LedElsewhere: s.look.led, Renewed: s.renewed,
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.cell, err = cell.Open(cell.Config{
-		ServerID: id, DataDir: dir, Stream: s.listener.Raft(), Advertise: cfg.AdvertiseRPC, Alone: cfg.Expect == 1,
-		Logger: cfg.Log, SnapshotThreshold: cfg.SnapshotThreshold,
+	s.gossip, err = federation.NewGossip(federation.GossipConfig{
+		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: s.cell.ID(), Cell: s.members.cellID, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
+		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
 	})
 	if err != nil {
-		return nil, errors.Join(err, s.gossip.Close())
+		return nil, errors.Join(err, s.cell.Close())
 	}
-	s.router = federation.NewRouter(s.dir, s.cell, s.sessions)
+	s.look.cell, s.look.peers, s.look.cellID = s.cell, s.members.peers, s.members.ofCell
+	s.router = federation.NewRouter(s.dir, s.look, s.sessions)
 	s.rpc.SetRouter(s.router)
-	self := cell.Server{ID: id, Addr: cfg.AdvertiseRPC}
 	s.members.cell, s.members.gossip, s.members.dir = s.cell, s.gossip, s.dir
-	s.members.self, s.members.expect, s.members.ask, s.members.log = self, cfg.Expect, s.ask, cfg.Log.Named("membership")
+	s.members.addr, s.members.expect, s.members.ask, s.members.log = cfg.AdvertiseRPC, cfg.Expect, s.ask, cfg.Log.Named("membership")
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
-		heartbeats: s.heartbeats(), refusals: cfg.Refusals, autopilot: cfg.Autopilot, tend: s.members.tend,
+		heartbeats: s.heartbeats(), refusals: cfg.Refusals, keep: cfg.Keep, collectInterval: cfg.CollectInterval, autopilot: cfg.Autopilot, tend: s.members.tend,
 		pilots: autopilot.Config{
-			Raft: s.cell.Autopilot(), Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
+			Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
 			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },
 			Log:  cfg.Log, Update: cfg.AutopilotUpdate, Reconcile: cfg.AutopilotReconcile,
 		},
@@ -190,7 +197,7 @@ func (s *Server) heartbeats() heartbeat.Config {
 
 // leaderElsewhere is the leader's address, "" when it is unknown or ours.
 func (s *Server) leaderElsewhere() string {
-	if addr := s.cell.Leader(); addr != s.cfg.AdvertiseRPC {
+	if addr := s.look.Leader(); addr != s.cfg.AdvertiseRPC {
 		return addr
 	}
 	return ""
@@ -198,11 +205,13 @@ func (s *Server) leaderElsewhere() string {
 
 // bind binds the services to the method table.
 func (s *Server) bind() {
-	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.cell.Leader, verify: s.cell.Verify}
+	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.look.Leader, verify: s.cell.Verify}
 	write := &writer{applier: s.cell, clock: s.cfg.Clock}
 	(&jobs{reader: read, writer: write, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&deployments{reader: read, writer: write}).bind(s.rpc)
 	(&allocs{reader: read, writer: write, nodes: s.rpc}).bind(s.rpc)
+	(&evals{reader: read, writer: write}).bind(s.rpc)
+	(&system{writer: write, collector: s.lead.collector.Load}).bind(s.rpc)
 	(&nodes{reader: read, writer: write, sessions: s.sessions, beat: s.lead.beat, contacts: s.contacts, directory: s.addresses}).bind(s.rpc)
 	(&status{
 		reader:   read,
@@ -219,6 +228,10 @@ func (s *Server) bind() {
 		hasSession: func(id string) bool { return s.sessions.Session(id) != nil },
 	}).bind(s.rpc)
 	(&federal{region: s.cfg.Region, self: s.cfg.Name, selfAddr: s.cfg.AdvertiseRPC, gossip: s.gossip, dir: s.dir, calls: s.rpc, status: s.status}).bind(s.rpc)
+	(&snapshots{
+		reader: read, cell: s.cell, region: s.cfg.Region, clock: s.cfg.Clock, leads: s.cell.Leads,
+		stage: stage{dir: filepath.Join(s.cfg.DataDir, "server")},
+	}).bind(s.rpc)
 	(&operator{reader: read, writer: write, cell: s.cell, peers: s.members.peers, pilot: s.lead.pilot.Load}).bind(s.rpc)
 }
 
@@ -232,6 +245,8 @@ func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	s.loops.Go("gossip", s.gossip.Run)
 	s.loops.Go("directory", s.dir.Run)
 	s.loops.Go("leadership", s.lead.run)
+	s.loops.Go("cell", s.cell.Run)
+	s.loops.Go("lookout", s.look.run)
 	s.loops.Go("contacts", func(ctx context.Context) error { return s.contacts.Follow(ctx, s.heartbeats(), s.leaderElsewhere) })
 	s.loops.Go("join", func(ctx context.Context) error {
 		return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval, s.cfg.JoinTries)
@@ -292,7 +307,7 @@ func (s *Server) RPC() *rpc.Server { return s.rpc }
 func (s *Server) Forget(region string) bool { return s.dir.Forget(region) }
 
 // Ready reports whether the region has a leader that this server knows.
-func (s *Server) Ready() bool { return s.cell.Leader() != "" }
+func (s *Server) Ready() bool { return s.look.Leader() != "" }
 
 // Stats are the server's figures, for people.
 func (s *Server) Stats() map[string]string { return s.cell.Stats() }
@@ -322,7 +337,7 @@ func (s *Server) addresses() (own []string, all map[string][]string) {
 
 // status is what this server says of itself.
 func (s *Server) status() *method.ServerStatusResponse {
-	out := &method.ServerStatusResponse{ID: s.members.self.ID, LastContact: s.cell.LastContact(), Starters: s.members.starterIDs()}
+	out := &method.ServerStatusResponse{ID: s.cell.ID(), LastContact: s.cell.LastContact(), Starters: s.members.starterIDs()}
 	out.LastTerm, out.LastIndex = s.cell.LogEnd()
 	return out
 }
@@ -335,20 +350,33 @@ func (s *Server) ask(ctx context.Context, addr string) (*method.ServerStatusResp
 	return rpc.Call(ctx, s.rpc.At(addr), method.StatusServer, rpc.To{}, &method.Empty{})
 }
 
-// probe asks one server of another region for a sign of life, on a connection
-// of its own: the one in the pool may be what is broken.
+// probe asks one server of another region for a sign of life.
 func (s *Server) probe(ctx context.Context, p federation.Peer) error {
+	_, err := s.ping(ctx, p)
+	return err
+}
+
+// ping asks a server who it is, on a connection of its own: the one in the pool
+// may be what is broken.
+func (s *Server) ping(ctx context.Context, p federation.Peer) (*method.PingResponse, error) {
 	c := rpc.NewClient(rpc.ClientConfig{Region: p.Region, Dial: s.cfg.Dial, Limits: s.cfg.Limits, Log: s.cfg.Log})
 	defer func() { _ = c.Shutdown(context.Background()) }()
 	c.SetServers([]string{p.RPC})
 	pong, err := rpc.Call(ctx, c, method.StatusPing, rpc.To{}, &method.Empty{})
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case pong.Region != p.Region:
-		return fmt.Errorf("the server at %s is of region %q, not %q", p.RPC, pong.Region, p.Region)
+		return nil, fmt.Errorf("the server at %s is of region %q, not %q", p.RPC, pong.Region, p.Region)
 	case pong.CellID != "" && p.Cell != "" && pong.CellID != p.Cell:
-		return fmt.Errorf("the server at %s is of the cell %s, not %s", p.RPC, pong.CellID, p.Cell)
+		return nil, fmt.Errorf("the server at %s is of the cell %s, not %s", p.RPC, pong.CellID, p.Cell)
 	}
-	return nil
+	return pong, nil
+}
+
+// renewed gossips the id under which this server has come back.
+func (s *Server) renewed(id string) {
+	if err := s.gossip.SetID(id); err != nil {
+		s.cfg.Log.Error("cannot gossip this server's new id; restart it", "error", err)
+	}
 }

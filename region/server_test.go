@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"atoll/cell"
+	"atoll/internal/freeport"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/heartbeat"
@@ -42,19 +43,9 @@ type testServer struct {
 	done   chan error
 }
 
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func startServer(t testing.TB, name, region, dir string, expect int, join ...string) *testServer {
 	t.Helper()
-	return startAt(t, freeAddr(t), freeAddr(t), Config{Name: name, Region: region, DataDir: dir, Expect: expect, Join: join})
+	return startAt(t, freeport.Addr(t), freeport.Addr(t), Config{Name: name, Region: region, DataDir: dir, Expect: expect, Join: join})
 }
 
 // startAt starts a server at RPC and gossip addresses of the test's choice.
@@ -294,7 +285,7 @@ func TestANodeThatComesAgainUnchangedCostsNoWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	// With the default heartbeats, it is not down before the test is over.
-	serf := freeAddr(t)
+	serf := freeport.Addr(t)
 	s := runServer(t, Config{
 		Name: "s1", Region: "us", Datacenter: "dc1", DataDir: t.TempDir(), RPC: l, AdvertiseRPC: l.Addr().String(),
 		BindSerf: serf, AdvertiseSerf: serf, Expect: 1, Version: "test",

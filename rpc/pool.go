@@ -93,24 +93,6 @@ func (p *Pool) connect(addr string, e *pooled) {
 	p.drop(addr, e)
 }
 
-// Drop closes the session to addr, if there is one: the next call dials anew.
-func (p *Pool) Drop(addr string) {
-	p.mu.Lock()
-	e := p.sessions[addr]
-	p.mu.Unlock()
-	if e == nil {
-		return
-	}
-	select {
-	case <-e.ready:
-		if e.session != nil {
-			_ = e.session.Close()
-		}
-		p.drop(addr, e)
-	default:
-	}
-}
-
 func (p *Pool) drop(addr string, e *pooled) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

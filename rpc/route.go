@@ -44,11 +44,13 @@ type exchange struct {
 	limits *Limits
 	first  *frame
 	stop   func() bool
-	addr   string
-	region string
-	d      *dispatcher
-	env    *Envelope
-	spec   method.Spec
+	// session, addr and region are of a server that was dialled.
+	session *Session
+	addr    string
+	region  string
+	d       *dispatcher
+	env     *Envelope
+	spec    method.Spec
 	// answered is true once a body or an error came.
 	answered bool
 }
@@ -142,8 +144,7 @@ func (d *dispatcher) attempt(ctx context.Context, addr string, wait time.Duratio
 	}
 	x, err := d.over(ctx, session, wait-time.Since(start), env, spec, body)
 	if err != nil && ctx.Err() == nil && taken(err) {
-		// A session on which nothing comes back may be a dead connection.
-		d.pool.Drop(addr)
+		session.giveUp(start)
 	}
 	return x, err
 }
@@ -154,7 +155,7 @@ func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Durat
 	if err != nil {
 		return nil, notTaken{err}
 	}
-	x := &exchange{stream: stream, limits: &d.limits, d: d, env: env, spec: spec}
+	x := &exchange{stream: stream, session: session, limits: &d.limits, d: d, env: env, spec: spec}
 	// Closing the stream is what cancels the call at the far end.
 	x.stop = context.AfterFunc(ctx, func() { _ = stream.SetReadDeadline(time.Now()) })
 	head, err := encodeEnvelope(env)
@@ -213,8 +214,9 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 		x.first = nil
 		return *f, nil
 	}
+	start := time.Now()
 	silence := max(x.limits.Silence, min(x.env.Quiet, maxQuiet))
-	_ = x.stream.SetReadDeadline(time.Now().Add(silence))
+	_ = x.stream.SetReadDeadline(start.Add(silence))
 	if ctx.Err() != nil {
 		return frame{}, x.d.interrupted(ctx, x.env, x.spec, ctx.Err())
 	}
@@ -229,7 +231,7 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 		err = fmt.Errorf("nothing was heard for %s", silence.Round(100*time.Millisecond))
 	}
 	if x.addr != "" {
-		x.d.pool.Drop(x.addr)
+		x.session.giveUp(start)
 		x.d.router.Report(x.region, x.addr, err, 0)
 	}
 	if x.spec.Write && !x.answered {

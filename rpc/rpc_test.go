@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/yamux"
 	"go.uber.org/goleak"
 
 	"atoll/internal/wire"
@@ -293,6 +295,54 @@ func silent(t testing.TB) string {
 	return l.Addr().String()
 }
 
+// busy takes calls and never gets round to answering them.
+func busy(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	mux := NewListener(l, l.Addr(), DialTCP, testLimits)
+	go func() {
+		done <- mux.Serve(ctx, func(ctx context.Context, conn net.Conn) {
+			session, err := yamux.Server(conn, yamuxConfig(hclog.NewNullLogger()))
+			if err != nil {
+				return
+			}
+			defer session.Close()
+			defer context.AfterFunc(ctx, func() { _ = session.Close() })()
+			for err == nil {
+				_, err = session.AcceptStream()
+			}
+		})
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return l.Addr().String()
+}
+
+func TestABusyServersSessionIsKeptAndASilentOnesIsNot(t *testing.T) {
+	us := newPeer(t, "us")
+	for name, c := range map[string]struct {
+		addr string
+		kept bool
+	}{"busy": {busy(t), true}, "silent": {silent(t), false}} {
+		us.router.mu.Lock()
+		us.router.to["eu"] = []string{c.addr}
+		us.router.mu.Unlock()
+		session, err := us.Pool().Session(t.Context(), c.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Call(t.Context(), us.Server, echo, To{Region: "eu"}, &ping{}); model.KindOf(err) != model.KindUnreachable {
+			t.Errorf("%s: %v", name, err)
+		}
+		if session.Closed() == c.kept {
+			t.Errorf("%s: its session is closed: %v", name, session.Closed())
+		}
+	}
+}
+
 func deadAddr(t testing.TB) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -496,6 +546,19 @@ func TestAClientThatKnowsItsServersSilentAsksOthersAtOnce(t *testing.T) {
 	c.SetServers([]string{us.addr})
 	if _, err := Call(t.Context(), c, echo, To{}, &ping{1}); err != nil || c.Lost() {
 		t.Errorf("with a server that answers: lost %t, %v", c.Lost(), err)
+	}
+}
+
+func TestACallToAnAddressIsServedThere(t *testing.T) {
+	one, other := newPeer(t, "us"), newPeer(t, "us")
+	if r, err := Call(t.Context(), one.At(other.addr), put, To{}, &ping{3}); err != nil || r.N != 3 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if len(other.entered) != 1 || len(one.entered) != 0 {
+		t.Errorf("served %d times there and %d times here", len(other.entered), len(one.entered))
+	}
+	if _, err := Call(t.Context(), one.At(deadAddr(t)), echo, To{}, &ping{}); model.KindOf(err) != model.KindUnreachable {
+		t.Errorf("nobody there: %v", err)
 	}
 }
 

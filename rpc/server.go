@@ -136,7 +136,7 @@ func (s *Server) ServeConn(ctx context.Context, conn net.Conn) {
 		_ = conn.Close()
 		return
 	}
-	session := &Session{mux}
+	session := &Session{mux: mux}
 	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
 	defer stop()
 	s.ServeSession(session)

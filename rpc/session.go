@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -20,6 +21,32 @@ const (
 // Session is a connection that carries calls both ways.
 type Session struct {
 	mux *yamux.Session
+	// heard is nil of a session that the far end dialled.
+	heard *listening
+}
+
+// listening is a connection that knows when it last brought something.
+type listening struct {
+	net.Conn
+	begun time.Time
+	last  atomic.Int64 // since begun
+}
+
+func (l *listening) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	if n > 0 {
+		l.last.Store(int64(time.Since(l.begun)))
+	}
+	return n, err
+}
+
+// giveUp closes a session that was dialled if nothing at all came over it since
+// then: it may be a dead connection. One that brought something is a busy
+// server's, which a new one would only keep busier.
+func (s *Session) giveUp(since time.Time) {
+	if time.Duration(s.heard.last.Load()) < since.Sub(s.heard.begun) {
+		_ = s.Close()
+	}
 }
 
 // Closed reports whether the session has ended.
@@ -67,11 +94,12 @@ func dialSession(ctx context.Context, dial DialFunc, addr string, log hclog.Logg
 		return nil, errors.Join(fmt.Errorf("cannot greet %s: %w", addr, err), conn.Close())
 	}
 	_ = conn.SetWriteDeadline(time.Time{})
-	mux, err := yamux.Client(conn, yamuxConfig(log))
+	heard := &listening{Conn: conn, begun: time.Now()}
+	mux, err := yamux.Client(heard, yamuxConfig(log))
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &Session{mux}, nil
+	return &Session{mux: mux, heard: heard}, nil
 }
 
 // DialFunc connects to an agent's RPC address.

@@ -204,9 +204,8 @@ func (p *placer) forGroup(job *model.Job, g *model.TaskGroup) *groupPlacer {
 	return gp
 }
 
-// eligibility says into classes which of them could run the group, had their
-// nodes room: true, also where a constraint on single nodes was not met, or
-// false. Classes of which no node was ready are not in it.
+// eligibility adds to classes which of them could run the group, had their nodes
+// room. Classes of which no node was ready are not in it.
 func (gp *groupPlacer) eligibility(classes map[string]bool) {
 	for class, why := range gp.classes {
 		if class != "" {
@@ -215,7 +214,7 @@ func (gp *groupPlacer) eligibility(classes map[string]bool) {
 	}
 	// A class is of one pool and datacenter.
 	for n := range gp.st.Nodes() {
-		if n.ComputedClass != "" && !(gp.job.MatchesPool(n.NodePool) && gp.job.MatchesDatacenter(n.Datacenter)) {
+		if n.ComputedClass != "" && !(gp.placer.job.MatchesPool(n.NodePool) && gp.placer.job.MatchesDatacenter(n.Datacenter)) {
 			classes[n.ComputedClass] = false
 		}
 	}

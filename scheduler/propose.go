@@ -13,8 +13,9 @@ type Proposal struct {
 	// many did not.
 	Failed map[string]*model.AllocMetric
 	Queued map[string]int
-	// Classes and Escaped say which nodes could help with what failed
-	// (model.Evaluation.ClassEligibility).
+	// Classes says of each computed class of nodes that was seen whether it
+	// could take some of what failed, were there room; Escaped that single
+	// nodes of a class may differ in that.
 	Classes map[string]bool
 	Escaped bool
 	// Later are evaluations for what may be decided only later.

@@ -66,6 +66,23 @@ type Server struct {
 	MaxHeartbeats   float64
 	// RaftSnapshotThreshold is how many log entries cause a snapshot.
 	RaftSnapshotThreshold int
+	GC                    GC
+	PlanRejection         PlanRejection
+}
+
+// GC says how long what is over stays in the state, and how often that is looked
+// at; zeros mean the defaults.
+type GC struct {
+	EvalThreshold, BatchEvalThreshold, JobThreshold, NodeThreshold time.Duration
+	Interval                                                       time.Duration
+}
+
+// PlanRejection says when a node that keeps refusing plans for no known reason
+// becomes ineligible; zeros mean the defaults.
+type PlanRejection struct {
+	Enabled   bool
+	Threshold int
+	Window    time.Duration
 }
 
 // Join says which servers to join, of this region or any other.
@@ -118,7 +135,7 @@ func Default() *Config {
 	return &Config{
 		Region: model.GlobalRegion, Datacenter: "dc1", Name: host, LogLevel: "INFO", BindAddr: "127.0.0.1",
 		Ports:     Ports{HTTP: 4646, RPC: 4647, Serf: 4648},
-		Server:    Server{Join: Join{RetryInterval: 30 * time.Second}},
+		Server:    Server{Join: Join{RetryInterval: 30 * time.Second}, PlanRejection: PlanRejection{Enabled: true}},
 		Client:    Client{NodePool: model.NodePoolDefault, Meta: map[string]string{}, Options: map[string]string{}, GCMaxAllocs: 50, MaxKillTimeout: 30 * time.Second},
 		Plugins:   map[string]map[string]any{},
 		Telemetry: Telemetry{CollectionInterval: time.Second},

@@ -65,6 +65,21 @@ func (c *Client) Nodes(ctx context.Context, prefix string) ([]*model.NodeStub, [
 	return rows, answers, err
 }
 
+// Eval is an evaluation of some region.
+type Eval struct {
+	model.Evaluation
+	Region string
+}
+
+// Evals lists the evaluations of every region that are of a job and have a
+// status, both unless "", and pass a filter; and says what each region's rows are
+// worth.
+func (c *Client) Evals(ctx context.Context, namespace, job, status, filter string) ([]*Eval, []model.RegionAnswer, error) {
+	var rows []*Eval
+	answers, err := c.all(ctx, "/v1/evaluations", url.Values{"namespace": {namespace}, "job": {job}, "status": {status}, "filter": {filter}}, &rows)
+	return rows, answers, err
+}
+
 func (c *Client) all(ctx context.Context, path string, query url.Values, rows any) ([]model.RegionAnswer, error) {
 	query.Set("region", model.AllRegions)
 	h, err := c.get(ctx, path, query, rows)

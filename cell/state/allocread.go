@@ -63,6 +63,14 @@ func (s *Snapshot) AllocsOfJob(ws Watch, key model.JobID) (iter.Seq[*model.Alloc
 	return s.allocs.at(j.places), j.modified
 }
 
+// AllocJobs yields the jobs that have, or may get, allocations: those that are
+// there, and those that are gone and have some left.
+func (s *Snapshot) AllocJobs() iter.Seq[model.JobID] {
+	return func(yield func(model.JobID) bool) {
+		s.allocs.jobs.Ascend(func(j *jobAllocs) bool { return yield(j.key) })
+	}
+}
+
 func (s *Snapshot) nodeAllocs(ws Watch, id model.UUID) *nodeAllocs {
 	n := s.allocs.node(id)
 	if n == nil {

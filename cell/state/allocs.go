@@ -354,8 +354,11 @@ func (n *nodeAllocs) hold(row *model.AllocRow, sign int) {
 // publish returns the finished table and the channels to wake once it can be
 // seen.
 func (t *allocTxn) publish() (*allocTable, []*lazyChan) {
-	out := t.allocTable
-	return &out, t.edit.woken
+	out, woken := t.allocTable, t.edit.woken
+	// What was made here keeps its mark, and must not keep by it what it took
+	// the place of, and so all that ever was.
+	t.edit.woken = nil
+	return &out, woken
 }
 
 // decodeStates is the one reader of model.AllocExtra.TaskStates, whose writer

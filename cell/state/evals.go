@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"iter"
 
 	"atoll/model"
@@ -106,17 +107,25 @@ func (t *Txn) MoveEvals(ids []model.UUID, from, to, why string, now int64) (int,
 	return moved, nil
 }
 
-// DeleteEvals deletes evaluations of any status, and says how many. Those that
-// allocations which should run were placed by are kept, since they are what
-// these name as their reason; strict makes it a conflict that there are any.
-func (t *Txn) DeleteEvals(ids []model.UUID, strict bool) (int, error) {
+// DeleteEvals deletes evaluations of a namespace ("*" is any) and of any status,
+// and says how many. Those that allocations which should run were placed by are
+// kept, since they are what these name as their reason. strict makes it a
+// conflict that there are any, and an error that one is not there.
+func (t *Txn) DeleteEvals(namespace string, ids []model.UUID, strict bool) (int, error) {
+	namespace = cmp.Or(namespace, model.DefaultNamespace)
 	var evals []*model.Evaluation
 	chosen := make(map[model.UUID]bool)
 	var jobs []model.JobID
 	seen := make(map[model.JobID]bool)
 	for _, id := range ids {
 		e := first[*model.Evaluation](t.tx, nil, tableEvals, id.String())
-		if e == nil || chosen[id] {
+		if chosen[id] {
+			continue
+		}
+		if e == nil || namespace != model.AllNamespaces && e.Namespace != namespace {
+			if strict {
+				return 0, model.NotFound("evaluation", id.String())
+			}
 			continue
 		}
 		chosen[id] = true

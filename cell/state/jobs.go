@@ -241,3 +241,29 @@ func (s *Snapshot) Summary(ws Watch, j *model.Job) *model.JobSummary {
 	}
 	return out
 }
+
+// Recount counts each job's allocations anew: from then on a summary tells of
+// those that are still there. It returns the number of jobs whose counts changed.
+func (t *Txn) Recount() int {
+	var keys []model.JobID
+	t.before.jobs.Ascend(func(j *jobAllocs) bool { keys = append(keys, j.key); return true })
+	changed := 0
+	for _, key := range keys {
+		old := t.table().job(key)
+		// A group that was placed once is still known to have been.
+		fresh := &jobAllocs{incarnation: old.incarnation, counts: slices.Clone(old.counts)}
+		for i := range fresh.counts {
+			fresh.counts[i].by = [model.ClientUnknown + 1]int32{}
+		}
+		for r := range t.table().at(old.places) {
+			fresh.count(r, +1)
+		}
+		if slices.Equal(fresh.counts, old.counts) {
+			continue
+		}
+		j := t.rows().ownJob(key)
+		j.counts, j.modified = fresh.counts, t.index
+		changed++
+	}
+	return changed
+}

@@ -91,22 +91,31 @@ func (t *Txn) ChangeNode(id string, e *model.NodeEvent, f func(*model.Node)) (*m
 	return &n, t.insert(tableNodes, &n)
 }
 
-// QuarantineNode makes a node ineligible that keeps refusing plans, and says so
-// among its events. It does nothing for a node that is ineligible, or gone.
+// QuarantineNode makes a node ineligible that keeps refusing plans. It does
+// nothing for a node that is ineligible, or gone.
 func (t *Txn) QuarantineNode(id, why string, now int64) error {
-	if old := first[*model.Node](t.tx, nil, tableNodes, id); old == nil || old.SchedulingEligibility == model.NodeIneligible {
+	old := first[*model.Node](t.tx, nil, tableNodes, id)
+	if old == nil || old.SchedulingEligibility == model.NodeIneligible {
 		return nil
 	}
-	_, err := t.ChangeNode(id, NodeEvent("Scheduler", why, now), func(n *model.Node) { n.SchedulingEligibility = model.NodeIneligible })
+	_, err := t.ChangeNode(id, NodeEvent(model.NodeEventScheduler, why, now), func(n *model.Node) { n.SchedulingEligibility = model.NodeIneligible })
 	return err
 }
 
-// DeleteNode forgets a node; what it ran stays among the allocations.
+// DeleteNode forgets a node; what it ran stays among the allocations, and keeps
+// its entry there.
 func (t *Txn) DeleteNode(id string) error {
-	if old := first[*model.Node](t.tx, nil, tableNodes, id); old != nil {
-		return t.deleteNode(old)
+	old := first[*model.Node](t.tx, nil, tableNodes, id)
+	if old == nil {
+		return nil
 	}
-	return nil
+	if err := t.nodeChanged(old, nil); err != nil {
+		return err
+	}
+	if u, ok := model.ParseUUID(id); ok {
+		t.rows().dropNode(u)
+	}
+	return t.delete(tableNodes, old)
 }
 
 // NodeEvent is something that happens to a node now, in Unix nanoseconds.

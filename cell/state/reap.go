@@ -28,7 +28,10 @@ func (r *Reap) Len() int { return len(r.Allocs) + len(r.Evals) + len(r.Jobs) + l
 // Reap deletes a batch.
 func (t *Txn) Reap(r *Reap) (*Reaped, error) {
 	out := &Reaped{}
-	out.Allocs = t.reapAllocs(r)
+	var err error
+	if out.Allocs, err = t.reapAllocs(r); err != nil {
+		return nil, err
+	}
 	for _, id := range r.Evals {
 		e := first[*model.Evaluation](t.tx, nil, tableEvals, id.String())
 		if e == nil || !e.Terminal() || e.ModifyIndex > r.SnapshotIndex {
@@ -52,7 +55,7 @@ func (t *Txn) Reap(r *Reap) (*Reaped, error) {
 		if n == nil || n.Status != model.NodeStatusDown || n.ModifyIndex > r.SnapshotIndex || t.hasLive(id) {
 			continue
 		}
-		if err := t.deleteNode(n); err != nil {
+		if err := t.DeleteNode(n.ID); err != nil {
 			return nil, err
 		}
 		out.Nodes++
@@ -60,21 +63,16 @@ func (t *Txn) Reap(r *Reap) (*Reaped, error) {
 	return out, nil
 }
 
-// Ended reports whether a row will never run again and nobody will say more of
-// it: its node is given, nil when it is gone.
-func Ended(r *model.AllocRow, n *model.Node) bool {
-	return r.ClientTerminal() || r.ServerTerminal() && n == nil
-}
-
-func (t *Txn) reapAllocs(r *Reap) int {
+func (t *Txn) reapAllocs(r *Reap) (int, error) {
 	if len(r.Allocs) == 0 {
-		return 0
+		return 0, nil
 	}
 	rows := t.rows()
+	gone := func(node model.UUID) bool { return first[*model.Node](t.tx, nil, tableNodes, node.String()) == nil }
 	var ids []model.UUID
 	for _, id := range r.Allocs {
 		row := rows.get(id)
-		if row == nil || row.ModifyIndex > r.SnapshotIndex || !Ended(row, first[*model.Node](t.tx, nil, tableNodes, row.NodeID.String())) {
+		if row == nil || row.ModifyIndex > r.SnapshotIndex || !row.Ended(gone) {
 			continue
 		}
 		// The job may need a row again that it did not need before.
@@ -88,6 +86,9 @@ func (t *Txn) reapAllocs(r *Reap) int {
 	for _, j := range jobs {
 		if first[*model.Job](t.tx, nil, tableJobs, j.key.Namespace, j.key.ID) == nil {
 			rows.dropJob(j.key)
+		} else if err := t.refreshStatus(j.key); err != nil {
+			// What its node could not say the end of counted as running.
+			return 0, err
 		}
 	}
 	for _, n := range nodes {
@@ -95,7 +96,7 @@ func (t *Txn) reapAllocs(r *Reap) int {
 			rows.dropNode(n.id)
 		}
 	}
-	return len(ids)
+	return len(ids), nil
 }
 
 func (t *Txn) mayReapJob(key model.JobID, snapshot uint64) bool {
@@ -125,18 +126,6 @@ func (t *Txn) hasLive(id model.UUID) bool {
 		}
 	}
 	return false
-}
-
-// deleteNode forgets a node. What it still has of allocations keeps its entry
-// among them.
-func (t *Txn) deleteNode(n *model.Node) error {
-	if err := t.nodeChanged(n, nil); err != nil {
-		return err
-	}
-	if id, ok := model.ParseUUID(n.ID); ok {
-		t.rows().dropNode(id)
-	}
-	return t.delete(tableNodes, n)
 }
 
 func (t *Txn) delete(table string, row any) error {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"weak"
 
 	"pgregory.net/rapid"
 
@@ -302,7 +304,7 @@ func TestDeletedRowsAgainstAModel(t *testing.T) {
 						return tx.UpsertNode(&model.Node{ID: l.nodes[i].String(), Name: "again", Status: model.NodeStatusReady}, 0)
 					})
 				} else {
-					l.write(func(tx *Txn) error { return tx.deleteNode(n) })
+					l.write(func(tx *Txn) error { return tx.DeleteNode(n.ID) })
 				}
 			case "pull":
 				for _, n := range l.nodes {
@@ -383,7 +385,7 @@ func TestWhatChangedOrIsNeededIsNotReaped(t *testing.T) {
 		if _, err := tx.SetNodeStatus(down.ID, model.NodeStatusDown, "", 1); err != nil {
 			return err
 		}
-		if _, err := tx.UpsertJob(&model.Job{ID: "dead", Namespace: "default", Stop: true}); err != nil {
+		if _, err := tx.UpsertJob(&model.Job{ID: "dead", Namespace: "default", Type: model.JobTypeService, Stop: true}); err != nil {
 			return err
 		}
 		return tx.UpsertEvals([]*model.Evaluation{eval(done, model.EvalComplete), eval(open, model.EvalBlocked)})
@@ -425,7 +427,7 @@ func TestADeletedEvaluationDoesNotComeBack(t *testing.T) {
 	}
 	id, _ := model.ParseUUID(e.ID)
 	write(t, s, 20, func(tx *Txn) error {
-		n, err := tx.DeleteEvals([]model.UUID{id, id, model.NewUUID(nil)}, true)
+		n, err := tx.DeleteEvals("", []model.UUID{id, id}, true)
 		if n != 1 {
 			t.Errorf("%d were deleted, want 1", n)
 		}
@@ -449,12 +451,12 @@ func TestAnEvaluationThatAllocationsNameIsKept(t *testing.T) {
 		})
 	})
 	write(t, s, 21, func(tx *Txn) error { return applyPlan(tx, p) })
-	err := s.Write(22, func(tx *Txn) error { _, err := tx.DeleteEvals([]model.UUID{other, needed}, true); return err })
+	err := s.Write(22, func(tx *Txn) error { _, err := tx.DeleteEvals("*", []model.UUID{other, needed}, true); return err })
 	if model.KindOf(err) != model.KindConflict {
 		t.Errorf("error %v, want a conflict", err)
 	}
 	write(t, s, 23, func(tx *Txn) error {
-		n, err := tx.DeleteEvals([]model.UUID{other, needed}, false)
+		n, err := tx.DeleteEvals("", []model.UUID{other, model.NewUUID(nil), needed}, false)
 		if n != 1 {
 			t.Errorf("%d were deleted, want 1", n)
 		}
@@ -484,7 +486,7 @@ func TestAClassWithoutNodesIsForgotten(t *testing.T) {
 	if got := fmt.Sprint(classes()); got != "[y3 x2]" {
 		t.Error(got)
 	}
-	write(t, s, 4, func(tx *Txn) error { return tx.deleteNode(s.Snapshot().Node(nil, b.ID)) })
+	write(t, s, 4, func(tx *Txn) error { return tx.DeleteNode(b.ID) })
 	if got := fmt.Sprint(classes()); got != "[y3]" {
 		t.Error(got)
 	}
@@ -538,5 +540,22 @@ func TestATableThatWasLargeGivesItsMemoryBack(t *testing.T) {
 	}
 	if got := s.Snapshot().AllocCount(); got != len(all) {
 		t.Errorf("%d rows, want %d", got, len(all))
+	}
+}
+
+func TestWhatWasReplacedIsForgotten(t *testing.T) {
+	s, j, nodes := filled(t)
+	root := func() weak.Pointer[vnode[model.AllocRow]] { return weak.Make(s.Snapshot().allocs.rows.root) }
+	entry := func() weak.Pointer[jobAllocs] { return weak.Make(s.Snapshot().allocs.job(j.Key())) }
+	oldRoot, oldEntry := root(), entry()
+	for i := range uint64(3) {
+		write(t, s, 20+i, func(tx *Txn) error { _, err := tx.ApplyPlan(place(j, nodes, 1, nil)); return err })
+	}
+	runtime.GC()
+	if oldRoot.Value() != nil || oldEntry.Value() != nil {
+		t.Error("a version that nobody can read is still in memory")
+	}
+	if newRoot := root(); newRoot.Value() == nil {
+		t.Error("the test looks at nothing")
 	}
 }

@@ -114,7 +114,7 @@ type recordReader struct {
 }
 
 func newRecordReader(r io.Reader, ours string) *recordReader {
-	return &recordReader{r: bufio.NewReaderSize(r, 1<<20), ours: ours}
+	return &recordReader{r: bufio.NewReaderSize(r, 64<<10), ours: ours}
 }
 
 // next returns a record, io.EOF after the last; the first is the header's. The

@@ -31,23 +31,6 @@ func (s *Store) Restore(r io.Reader) error {
 	return nil
 }
 
-// Retire empties the tables and wakes whoever watched anything, so that readers
-// turn to the store that takes this one's place.
-func (s *Store) Retire() error {
-	tx := s.db.Txn(true)
-	defer tx.Abort()
-	before := first[*allocRoot](tx, nil, tableAllocs).table
-	if err := empty(tx); err != nil {
-		return fmt.Errorf("cannot retire the state: %w", err)
-	}
-	if err := tx.Insert(tableAllocs, &allocRoot{table: newAllocTable()}); err != nil {
-		return fmt.Errorf("cannot retire the state: %w", err)
-	}
-	tx.Commit()
-	before.wakeAll()
-	return nil
-}
-
 func (t *allocTable) wakeAll() {
 	t.jobs.Ascend(func(j *jobAllocs) bool { j.watch.replaced(); return true })
 	t.nodes.Ascend(func(n *nodeAllocs) bool { n.watch.replaced(); return true })
@@ -84,7 +67,7 @@ func (r *restorer) run() error {
 func (r *restorer) record(rec byte, body []byte) error {
 	switch rec {
 	case recHeader:
-		return empty(r.tx)
+		return r.empty()
 	case recEnd:
 		r.allocs.order()
 		return nil
@@ -141,9 +124,9 @@ func (r *restorer) record(rec byte, body []byte) error {
 }
 
 // empty empties all tables but that of allocations.
-func empty(tx *memdb.Txn) error {
+func (r *restorer) empty() error {
 	for _, t := range tables {
-		if _, err := tx.DeleteAll(t.name, byID); err != nil {
+		if _, err := r.tx.DeleteAll(t.name, byID); err != nil {
 			return err
 		}
 	}

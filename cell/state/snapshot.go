@@ -73,7 +73,7 @@ type snapRows struct {
 func (s *Snapshot) Persist(w io.Writer) error {
 	p := &persister{w: bufio.NewWriterSize(w, 1<<20)}
 	_, p.err = p.w.WriteString(snapshotMagic)
-	p.put(recHeader, &snapHeader{SnapshotVersion, s.Index(), s.build})
+	p.put(recHeader, &snapHeader{SnapshotVersion, s.Index(), s.store.Build})
 	for _, t := range tables {
 		t.persist(p, s.tx)
 	}

@@ -114,22 +114,16 @@ func TestAVersion1SnapshotIsRead(t *testing.T) {
 	}
 }
 
-func TestARetiredStoreWakesEveryWatch(t *testing.T) {
-	s, j, nodes := filled(t)
-	snap := s.Snapshot()
-	watches := []Watch{{}, {}, {}}
-	snap.AllocsOfNode(watches[0], nodes[0])
-	snap.Job(watches[1], j.Key())
-	snap.WatchAny(watches[2])
-	if err := s.Retire(); err != nil {
-		t.Fatal(err)
+func TestARetiredStoreWakesWhoeverWaits(t *testing.T) {
+	s := newStore(t)
+	ws, any := make(Watch), make(Watch)
+	s.Snapshot().WatchStore(ws)
+	s.Snapshot().WatchAny(any)
+	if closed(ws) || closed(any) {
+		t.Fatal("woken before anything happened")
 	}
-	for i, ws := range watches {
-		if !closed(ws) {
-			t.Errorf("watch %d was not woken", i)
-		}
-	}
-	if n := s.Snapshot().AllocCount(); n != 0 {
-		t.Errorf("%d allocations are left", n)
+	s.Retire()
+	if !closed(ws) || !closed(any) {
+		t.Error("not woken")
 	}
 }

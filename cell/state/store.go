@@ -13,6 +13,8 @@ type Store struct {
 	db *memdb.MemDB
 	// Build is the version of Atoll, written into snapshots; set before use.
 	Build string
+	// retired is closed by Retire.
+	retired chan struct{}
 }
 
 // New returns an empty store.
@@ -21,7 +23,7 @@ func New() (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make state tables: %w", err)
 	}
-	s := &Store{db: db}
+	s := &Store{db: db, retired: make(chan struct{})}
 	tx := db.Txn(true)
 	defer tx.Abort()
 	if err := tx.Insert(tableAllocs, &allocRoot{table: newAllocTable()}); err != nil {
@@ -125,20 +127,31 @@ func (t *Txn) insert(table string, row any) error {
 type Snapshot struct {
 	tx     *memdb.Txn
 	allocs *allocTable
-	build  string
+	store  *Store
 }
 
 // Snapshot returns the newest state.
 func (s *Store) Snapshot() *Snapshot {
 	tx := s.db.Txn(false)
-	return &Snapshot{tx: tx, allocs: first[*allocRoot](tx, nil, tableAllocs).table, build: s.Build}
+	return &Snapshot{tx: tx, allocs: first[*allocRoot](tx, nil, tableAllocs).table, store: s}
 }
 
 // Index is the Raft index of the newest change in the snapshot.
 func (s *Snapshot) Index() uint64 { return s.tableIndex(last) }
 
-// WatchAny adds the whole state to ws: it wakes at the next commit.
-func (s *Snapshot) WatchAny(ws Watch) { first[*indexRow](s.tx, ws, tableIndexes, last) }
+// WatchAny adds the whole state to ws: it wakes at the next commit, and when the
+// store is retired.
+func (s *Snapshot) WatchAny(ws Watch) {
+	first[*indexRow](s.tx, ws, tableIndexes, last)
+	s.WatchStore(ws)
+}
+
+// WatchStore adds to ws that another store takes the place of this one: whoever
+// waits for longer must, since nothing changes in this one then.
+func (s *Snapshot) WatchStore(ws Watch) { ws.Add(s.store.retired) }
+
+// Retire says that another store has taken this one's place; once.
+func (s *Store) Retire() { close(s.retired) }
 
 func (s *Snapshot) tableIndex(table string) uint64 {
 	if row := first[*indexRow](s.tx, nil, tableIndexes, table); row != nil {

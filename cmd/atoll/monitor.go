@@ -62,6 +62,14 @@ func (m *monitor) follow(c *cobra.Command, evalID string) error {
 		if len(eval.FailedTGAllocs) > 0 {
 			return exitCode(2)
 		}
+		if eval.Status == api.EvalStatusCancelled {
+			if evalID, err = m.newer(eval); err != nil {
+				return err
+			} else if evalID != "" {
+				m.line("A newer evaluation of the job does its work")
+				continue
+			}
+		}
 		if eval.Status != api.EvalStatusComplete {
 			return fmt.Errorf("evaluation %s ended as %s: %s", m.meta.id(evalID), eval.Status, eval.StatusDescription)
 		}
@@ -149,6 +157,30 @@ func (m *monitor) rollback(c *cobra.Command, d *api.Deployment) error {
 		return err
 	}
 	return failed
+}
+
+// newer returns the newest evaluation of a cancelled one's job that came after
+// it, "" when there is none: of many that wait only the newest is worked on.
+func (m *monitor) newer(eval *api.Evaluation) (string, error) {
+	q := api.QueryOptions{}
+	if m.query != nil {
+		q = *m.query
+	}
+	q.Namespace = eval.Namespace
+	all, _, err := m.client.Jobs().Evaluations(eval.JobID, &q)
+	if err != nil {
+		return "", err
+	}
+	newest := eval
+	for _, e := range all {
+		if e.CreateIndex > newest.CreateIndex && e.Status != api.EvalStatusCancelled {
+			newest = e
+		}
+	}
+	if newest == eval {
+		return "", nil
+	}
+	return newest.ID, nil
 }
 
 // one follows an evaluation to its end.

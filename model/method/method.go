@@ -56,7 +56,8 @@ func write[Req, Reply any](name string) Method[Req, Reply] {
 	return Method[Req, Reply]{Spec{Name: name, Place: AtLeader, Write: true, Once: true}}
 }
 
-// report is a node's write: it says how things are, and can be said again.
+// report is a write that can be said again, such as a node's, which says how
+// things are.
 func report[Req, Reply any](name string) Method[Req, Reply] {
 	return Method[Req, Reply]{Spec{Name: name, Place: AtLeader, Write: true}}
 }

@@ -2,14 +2,10 @@ package method
 
 import "atoll/model"
 
-// Allocations and evaluations.
 var (
-	AllocList  = read[ListRequest, AllocListResponse]("Alloc.List")
-	AllocGet   = read[AllocRequest, AllocResponse]("Alloc.Get")
-	AllocStop  = write[AllocStopRequest, AllocStopResponse]("Alloc.Stop")
-	EvalList   = read[ListRequest, EvalListResponse]("Eval.List")
-	EvalGet    = read[EvalRequest, EvalResponse]("Eval.Get")
-	EvalAllocs = read[EvalRequest, AllocListResponse]("Eval.Allocations")
+	AllocList = read[ListRequest, AllocListResponse]("Alloc.List")
+	AllocGet  = read[AllocRequest, AllocResponse]("Alloc.Get")
+	AllocStop = write[AllocStopRequest, AllocStopResponse]("Alloc.Stop")
 )
 
 type (
@@ -33,13 +29,5 @@ type (
 	AllocsResponse struct {
 		Meta
 		Allocs []*model.Allocation
-	}
-	EvalRequest struct {
-		Query
-		EvalID string
-	}
-	EvalResponse struct {
-		Meta
-		Eval *model.Evaluation
 	}
 )

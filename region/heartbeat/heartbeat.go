@@ -69,8 +69,8 @@ type Verdict struct {
 	Why    string
 }
 
-// Defaults; 1,000 heartbeats a second cost a server of two cores a tenth of
-// one (docs/benchmarks.md).
+// Defaults; 1,000 heartbeats a second cost about half a core, by what 153 cost
+// (docs/benchmarks.md).
 const (
 	DefaultMinTTL  = 10 * time.Second
 	DefaultGrace   = 10 * time.Second

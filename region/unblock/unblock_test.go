@@ -149,7 +149,7 @@ func TestAChangeWakesThoseThatItMayHelp(t *testing.T) {
 		}, []string{able, unseen}},
 		{"a job is registered", func(w *world) {
 			w.write(func(tx *state.Txn) error {
-				_, err := tx.UpsertJob(&model.Job{ID: "x", Namespace: "default"})
+				_, err := tx.UpsertJob(&model.Job{ID: "x", Namespace: "default", Type: model.JobTypeService})
 				return err
 			})
 		}, nil},
