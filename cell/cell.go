@@ -60,6 +60,8 @@ type Cell struct {
 	done   chan struct{}
 	// own are the cell's goroutines, for which Close waits.
 	own sync.WaitGroup
+	// turn is closed and replaced when what Leader or Leads say may have changed.
+	turn atomic.Pointer[chan struct{}]
 	// state is what readers see.
 	state atomic.Pointer[state.Store]
 
@@ -96,6 +98,7 @@ func Open(cfg Config) (*Cell, error) {
 		leader: make(chan bool, 1), done: make(chan struct{}),
 	}
 	c.state.Store(empty)
+	c.Turned()
 	err = c.start(cfg.ServerID)
 	var damage *Damage
 	if errors.As(err, &damage) && !cfg.Alone {
@@ -137,6 +140,14 @@ func (c *Cell) start(newID string) error {
 	} else {
 		c.show(m)
 	}
+	// Without a channel an observer costs no goroutine: its filter is told.
+	m.raft.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
+		if _, ok := o.Data.(raft.LeaderObservation); ok {
+			c.Turned()
+		}
+		return false
+	}))
+	c.Turned()
 	m.own.Go(func() { c.followLeadership(m) })
 	m.own.Go(func() { m.watchLeader(m.gone) })
 	return nil
@@ -367,8 +378,22 @@ func (c *Cell) Establish(timeout time.Duration) error {
 		return err
 	}
 	m.established.Store(term)
+	c.Turned()
 	return nil
 }
+
+// Turned wakes who waits for Turn.
+func (c *Cell) Turned() {
+	next := make(chan struct{})
+	if old := c.turn.Swap(&next); old != nil {
+		close(*old)
+	}
+}
+
+// Turn returns a channel that is closed once what Leader or Leads say may have
+// changed since: thousands can wait for it, where each looking again and again
+// would keep the election from its processor.
+func (c *Cell) Turn() <-chan struct{} { return *c.turn.Load() }
 
 // Leads reports whether this server is the leader, as far as it knows, with
 // nothing of earlier terms missing from its state: only then may it answer for

@@ -143,3 +143,55 @@ func TestANodeIsEvaluatedOnDemand(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAllocationIsStoppedOnce(t *testing.T) {
+	c := openAlone(t, t.TempDir())
+	n := testNode(1)
+	id, _ := model.ParseUUID(n.ID)
+	must(t, c, CmdNodeRegister, &NodeRegister{Node: n, Derive: NewDerive(1)})
+	alloc := placed(t, c, "a", id, 1)[0]
+	stop := func(why string, lost bool) *model.AllocRow {
+		p := &model.Plan{JobKey: model.JobID{Namespace: "default", ID: "a"}, Stop: []model.PlanStop{{ID: alloc, Description: why, Lost: lost, Evict: why == "second"}}}
+		must(t, c, CmdPlan, state.NewPlanCommand(p, 1))
+		return c.Snapshot().Alloc(nil, alloc)
+	}
+	first := stop("first", false)
+	if first.Desired != model.DesiredStop || first.Extra.DesiredDescription != "first" {
+		t.Fatalf("%+v", first)
+	}
+	if second := stop("second", false); second.AllocModifyIndex != first.AllocModifyIndex || second.Desired != model.DesiredStop || second.Extra.DesiredDescription != "first" {
+		t.Errorf("stopped again: %+v %+v", second, second.Extra)
+	}
+	if third := stop("third", true); third.Client != model.ClientLost || third.Extra.DesiredDescription != "first" {
+		t.Errorf("lost: %+v %+v", third, third.Extra)
+	}
+}
+
+func TestAReportAfterSilenceIsEvaluated(t *testing.T) {
+	c := openAlone(t, t.TempDir())
+	n := testNode(1)
+	id, _ := model.ParseUUID(n.ID)
+	must(t, c, CmdNodeRegister, &NodeRegister{Node: n, Derive: NewDerive(1)})
+	alloc := placed(t, c, "a", id, 1)[0]
+	report := func() {
+		must(t, c, CmdAllocReports, &AllocReports{NodeID: id, Updates: []*model.AllocUpdate{{ID: alloc.String(), ClientStatus: model.AllocClientRunning}}, Derive: NewDerive(2)})
+	}
+	report()
+	if jobs := pending(c); len(jobs) != 0 {
+		t.Fatalf("evaluations of %v for a first report", jobs)
+	}
+	p := &model.Plan{JobKey: model.JobID{Namespace: "default", ID: "a"}, Disconnect: []model.PlanDisconnect{{ID: alloc}}}
+	must(t, c, CmdPlan, state.NewPlanCommand(p, 1))
+	if r := c.Snapshot().Alloc(nil, alloc); r.Client != model.ClientUnknown {
+		t.Fatalf("%+v", r)
+	}
+	report()
+	if jobs := pending(c); !slices.Equal(jobs, []string{"a"}) {
+		t.Errorf("evaluations of %v", jobs)
+	}
+	for e := range c.Snapshot().EvalsByStatus(nil, model.EvalPending) {
+		if e.TriggeredBy != model.TriggerReconnect {
+			t.Errorf("triggered by %s", e.TriggeredBy)
+		}
+	}
+}

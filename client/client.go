@@ -80,6 +80,9 @@ type Client struct {
 	node    *model.Node
 	dir     directory
 	runners map[string]*allocRunner
+	// contact is when a server last took a heartbeat, ttl what it then said.
+	contact contact
+	ttl     time.Duration
 	// collected are ended allocations whose files were removed.
 	collected map[string]bool
 }
@@ -128,12 +131,15 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	if c.dir, err = c.store.directory(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot read what the node remembers: %w", err), c.store.close())
 	}
+	if c.contact, err = c.store.contact(); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot read what the node remembers: %w", err), c.store.close())
+	}
 	c.node = c.fingerprint(ctx, id)
 	c.rpc = rpc.NewClient(rpc.ClientConfig{
 		Region: cfg.Region, Dial: cfg.Dial, Limits: cfg.Limits, Log: cfg.Log, Directory: c.serversOf, Metrics: cfg.Metrics,
 	})
 	c.rpc.SetServers(union(cfg.Servers, c.dir.Servers))
-	c.reports = newReporter(c.send)
+	c.reports = newReporter(c.send, c.allocEnded)
 	rpc.HandleStream(c.rpc.Server, method.NodeLogs, c.logs)
 	return c, nil
 }
@@ -230,7 +236,7 @@ func (c *Client) Run(ctx context.Context) error {
 	registered := make(chan struct{})
 	var first sync.Once
 	registrar := &Registrar{
-		Caller: c.rpc, Node: c.describe, SecretID: c.secret, Changed: c.nodeChanged, Log: c.log,
+		Caller: c.rpc, Node: c.describe, SecretID: c.secret, Changed: c.nodeChanged, Contact: c.contacted, Log: c.log,
 		Heard: func(a *method.NodeHeartbeatResponse, anew bool) {
 			c.heard(a, anew)
 			first.Do(func() { close(registered) })
@@ -251,6 +257,7 @@ func (c *Client) Run(ctx context.Context) error {
 	loops.Go("pull", after(func(ctx context.Context) error { return c.pull(ctx, tasks) }))
 	loops.Go("fingerprint", c.watchMachine)
 	loops.Go("collect", c.collect)
+	loops.Go("contact", c.watchContact)
 	c.log.Info("the node runs", "node", c.NodeID(), "restored_allocations", restored)
 	err = loops.Wait()
 	if c.cfg.StopTasks {
@@ -303,7 +310,10 @@ func (c *Client) restore(tasks *group.Group) (int, error) {
 		return 0, fmt.Errorf("cannot take up the node's tasks: %w", err)
 	}
 	for _, r := range records {
-		c.begin(tasks, newAllocRunner(c, r))
+		runner := newAllocRunner(c, r)
+		// Before it could start a task anew.
+		c.overdue(runner)
+		c.begin(tasks, runner)
 	}
 	return len(records), nil
 }
@@ -324,7 +334,7 @@ func (c *Client) heard(a *method.NodeHeartbeatResponse, anew bool) {
 		next.Index = 0
 	}
 	same := equal(c.dir, next)
-	c.dir = next
+	c.dir, c.ttl = next, a.TTL
 	c.mu.Unlock()
 	if len(a.Servers) > 0 {
 		c.rpc.SetServers(a.Servers)
@@ -430,13 +440,21 @@ func (c *Client) apply(tasks *group.Group, answer *method.NodeAllocsResponse) {
 		c.mu.Lock()
 		known := c.collected[a.ID]
 		c.mu.Unlock()
-		if known || a.Terminal() {
+		switch {
+		case known || a.ClientTerminal():
+			continue
+		case a.ServerTerminal():
+			// It was stopped before it came here: nobody else can say so.
+			c.reports.add(&model.AllocUpdate{ID: a.ID, ClientStatus: model.AllocClientComplete, ClientDescription: "Stopped before it was started"})
 			continue
 		}
 		// On disk before it is acted on.
 		if err := c.store.putAlloc(a); err != nil {
 			c.log.Error("cannot keep an allocation, and does not start it", "allocation", a.ID, "error", err)
 			continue
+		}
+		if stopAfter(a) > 0 {
+			c.keepContact()
 		}
 		c.begin(tasks, newAllocRunner(c, &allocRecord{Alloc: a}))
 	}
@@ -507,7 +525,8 @@ func (c *Client) collect(ctx context.Context) error {
 		c.mu.Unlock()
 		slices.SortFunc(ended, func(a, b end) int { return a.at.Compare(b.at) })
 		for i, e := range ended {
-			if e.r.unwanted.Load() || i < len(ended)-c.cfg.KeepEnded {
+			// What the servers have not heard of yet has to outlast a restart.
+			if e.r.unwanted.Load() || i < len(ended)-c.cfg.KeepEnded && !c.reports.unsent(e.r.id) {
 				c.drop(e.r)
 			}
 		}

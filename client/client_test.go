@@ -45,6 +45,8 @@ type fakeServer struct {
 	updates map[string]*model.AllocUpdate
 	nodes   map[string]*model.Node
 	pulls   int
+	// deaf takes neither registrations nor heartbeats, mute no reports.
+	deaf, mute bool
 	// hasty answers a query at once, whatever its index.
 	hasty bool
 }
@@ -69,12 +71,18 @@ func newFakeServer(t testing.TB) *fakeServer {
 	rpc.Handle(s.rpc, method.NodeRegister, func(_ context.Context, _ *rpc.Inbound, q *method.NodeRegisterRequest) (*method.NodeHeartbeatResponse, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if s.deaf {
+			return nil, model.Errorf(model.KindNoLeader, "no leader")
+		}
 		s.nodes[q.Node.ID] = q.Node
 		return s.beat(), nil
 	})
 	rpc.Handle(s.rpc, method.NodeHeartbeat, func(_ context.Context, _ *rpc.Inbound, q *method.NodeHeartbeatRequest) (*method.NodeHeartbeatResponse, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if s.deaf {
+			return nil, model.Errorf(model.KindNoLeader, "no leader")
+		}
 		if s.nodes[q.NodeID] == nil {
 			return &method.NodeHeartbeatResponse{}, nil
 		}
@@ -82,12 +90,17 @@ func newFakeServer(t testing.TB) *fakeServer {
 	})
 	rpc.Handle(s.rpc, method.NodePullAllocs, s.pull)
 	rpc.Handle(s.rpc, method.NodeUpdate, func(_ context.Context, _ *rpc.Inbound, q *method.NodeUpdateAllocsRequest) (*method.IndexResponse, error) {
+		var err error
 		s.change(func() {
+			if s.mute {
+				err = model.Errorf(model.KindNoLeader, "no leader")
+				return
+			}
 			for _, u := range q.Updates {
 				s.updates[u.ID] = u
 			}
 		})
-		return &method.IndexResponse{}, nil
+		return &method.IndexResponse{}, err
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -25,6 +25,9 @@ type Registrar struct {
 	// Heard takes what a server answered; anew says that the servers had
 	// forgotten the node.
 	Heard func(answer *method.NodeHeartbeatResponse, anew bool)
+	// Contact takes how long ago a call was sent that a server took, before
+	// Heard does; nil drops it.
+	Contact func(ago time.Duration)
 	// Took takes how long a heartbeat took; nil drops it.
 	Took func(time.Duration, error)
 	Log  hclog.Logger
@@ -58,6 +61,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 
 func (r *Registrar) register(ctx context.Context, anew bool) (ttl time.Duration, ok bool) {
 	err := backoff.Policy{Min: 100 * time.Millisecond, Max: 5 * time.Second}.Retry(ctx, nil, func(ctx context.Context) error {
+		start := time.Now()
 		answer, err := rpc.Call(ctx, r.Caller, method.NodeRegister, rpc.To{}, &method.NodeRegisterRequest{Node: r.Node(), SecretID: r.SecretID})
 		if err != nil {
 			if ctx.Err() == nil {
@@ -66,6 +70,7 @@ func (r *Registrar) register(ctx context.Context, anew bool) (ttl time.Duration,
 			return err
 		}
 		ttl = answer.TTL
+		r.contact(start)
 		r.Heard(answer, anew)
 		return nil
 	})
@@ -91,9 +96,16 @@ func (r *Registrar) beat(ctx context.Context) (ttl time.Duration, ok bool) {
 		}
 		if ok = answer.Registered; ok {
 			ttl = answer.TTL
+			r.contact(start)
 			r.Heard(answer, false)
 		}
 		return nil
 	})
 	return max(ttl, time.Second), ok
+}
+
+func (r *Registrar) contact(start time.Time) {
+	if r.Contact != nil {
+		r.Contact(time.Since(start))
+	}
 }

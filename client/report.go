@@ -13,17 +13,21 @@ import (
 // nothing was sent for a while, else what gathers meanwhile in one batch.
 type reporter struct {
 	send func(context.Context, []*model.AllocUpdate) error
-	wake chan struct{}
+	// taken is told when the servers have taken a batch.
+	taken func()
+	wake  chan struct{}
 
-	mu      sync.Mutex // guards pending
+	mu      sync.Mutex // guards what follows
 	pending map[string]*model.AllocUpdate
+	// sending are those of a batch that is under way.
+	sending map[string]bool
 }
 
 // reportEvery is between batches.
 const reportEvery = 50 * time.Millisecond
 
-func newReporter(send func(context.Context, []*model.AllocUpdate) error) *reporter {
-	return &reporter{send: send, wake: make(chan struct{}, 1), pending: make(map[string]*model.AllocUpdate)}
+func newReporter(send func(context.Context, []*model.AllocUpdate) error, taken func()) *reporter {
+	return &reporter{send: send, taken: taken, wake: make(chan struct{}, 1), pending: make(map[string]*model.AllocUpdate), sending: make(map[string]bool)}
 }
 
 func (r *reporter) add(u *model.AllocUpdate) {
@@ -42,9 +46,25 @@ func (r *reporter) take() []*model.AllocUpdate {
 	out := make([]*model.AllocUpdate, 0, len(r.pending))
 	for _, u := range r.pending {
 		out = append(out, u)
+		r.sending[u.ID] = true
 	}
 	clear(r.pending)
 	return out
+}
+
+// sent ends a batch.
+func (r *reporter) sent() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.sending)
+}
+
+// unsent reports whether the servers have not taken all that there is to say of an
+// allocation.
+func (r *reporter) unsent(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pending[id] != nil || r.sending[id]
 }
 
 // giveBack puts updates back that were not taken, unless there are newer ones.
@@ -73,6 +93,10 @@ func (r *reporter) run(ctx context.Context) error {
 			err := r.send(ctx, updates)
 			if err != nil {
 				r.giveBack(updates)
+			}
+			r.sent()
+			if err == nil {
+				r.taken()
 			}
 			return err
 		})

@@ -51,6 +51,7 @@ var (
 	allocsBucket = []byte("allocs")
 	metaBucket   = []byte("meta")
 	directoryKey = []byte("directory")
+	contactKey   = []byte("contact")
 	allocKey     = []byte("alloc")
 	healthKey    = []byte("health")
 	taskPrefix   = "task/"
@@ -169,6 +170,21 @@ func (s *store) directory() (d directory, err error) {
 		return nil
 	})
 	return d, err
+}
+
+func (s *store) putContact(c contact) error {
+	return s.db.Update(func(tx *bbolt.Tx) error { return put(tx.Bucket(metaBucket), contactKey, c) })
+}
+
+// contact is zero when none was kept.
+func (s *store) contact() (c contact, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		if b := tx.Bucket(metaBucket).Get(contactKey); b != nil {
+			return wire.Decode(b, &c)
+		}
+		return nil
+	})
+	return c, err
 }
 
 // identity is the node's id and secret, made once and kept.

@@ -17,6 +17,8 @@ type Cell interface {
 	Leads() bool
 	// Leader is the leader's RPC address, "" when none is known.
 	Leader() string
+	// Turn is closed once what the others say may have changed.
+	Turn() <-chan struct{}
 }
 
 // Sessions finds the session that a node dialled; nil when it has none here.
@@ -112,26 +114,38 @@ func decision(region string, servers []Peer) rpc.Decision {
 // reason to fail a call.
 func (r *Router) toLeader(ctx context.Context, env *rpc.Envelope) (rpc.Decision, error) {
 	own := r.Region()
-	deadline := time.Now().Add(leaderWait)
+	wait, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
 	for {
+		turn := r.cell.Turn()
 		if r.cell.Leads() {
 			return rpc.Decision{Local: true, Region: own}, nil
 		}
-		// A call that a server of this region passed on is not passed on
-		// again: that server asks for the leader anew.
 		leader := r.cell.Leader()
-		if leader != "" && leader != r.dir.cfg.Self && !env.Forwarded {
+		ours := leader == r.dir.cfg.Self
+		if leader != "" && !ours && !env.Forwarded {
 			return rpc.Decision{Servers: []string{leader}, Region: own}, nil
 		}
-		if env.Forwarded || time.Now().After(deadline) {
-			return rpc.Decision{}, &model.Error{Kind: model.KindNoLeader, Region: own, Message: fmt.Sprintf("region %q has no leader at the moment; try again", own)}
+		// A call that a server of this region passed on is not passed on
+		// again: that server asks for the leader anew. But when this server is
+		// about to answer for the region, it is in the right place.
+		if env.Forwarded && !ours {
+			return rpc.Decision{}, r.noLeader()
 		}
 		select {
-		case <-ctx.Done():
+		case <-wait.Done():
+			if ctx.Err() == nil {
+				return rpc.Decision{}, r.noLeader()
+			}
 			return rpc.Decision{}, &model.Error{Kind: model.KindNoLeader, Region: own, Message: fmt.Sprintf("region %q had no leader before the call's time ended", own)}
-		case <-time.After(20 * time.Millisecond):
+		case <-turn:
 		}
 	}
+}
+
+func (r *Router) noLeader() error {
+	own := r.Region()
+	return &model.Error{Kind: model.KindNoLeader, Region: own, Message: fmt.Sprintf("region %q has no leader at the moment; try again", own)}
 }
 
 // toNode finds the node's session here, or tries the region's other servers,

@@ -20,12 +20,26 @@ type fakeCell struct {
 	mu     sync.Mutex
 	leads  bool
 	leader string
+	turn   chan struct{}
 }
 
 func (c *fakeCell) set(leads bool, leader string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.leads, c.leader = leads, leader
+	if c.turn != nil {
+		close(c.turn)
+	}
+	c.turn = nil
+}
+
+func (c *fakeCell) Turn() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.turn == nil {
+		c.turn = make(chan struct{})
+	}
+	return c.turn
 }
 
 func (c *fakeCell) Leads() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.leads }
@@ -105,7 +119,9 @@ func TestACallWaitsForALeader(t *testing.T) {
 		leads  bool
 		leader string
 		limit  time.Duration // of the call; 0 is none
-		takes  time.Duration // at the least and, but for a poll, at the most
+		passed bool          // on by another server
+		elect  bool          // us from the start, with more to be done before we lead
+		takes  time.Duration
 		want   model.Kind
 	}{
 		"we become it":           {after: time.Second, leads: true, leader: "us1", takes: time.Second},
@@ -113,12 +129,17 @@ func TestACallWaitsForALeader(t *testing.T) {
 		"nobody does":            {after: time.Hour, leader: "us2", takes: leaderWait, want: model.KindNoLeader},
 		"the call ends first":    {after: time.Hour, limit: 500 * time.Millisecond, takes: 500 * time.Millisecond, want: model.KindNoLeader},
 		"we are said to, but no": {after: 0, leader: "us1", takes: leaderWait, want: model.KindNoLeader},
+		"passed on to us first":  {after: time.Second, leads: true, leader: "us1", passed: true, elect: true, takes: time.Second},
+		"passed on, nobody does": {after: time.Second, leads: true, leader: "us1", passed: true, want: model.KindNoLeader},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cell := &fakeCell{}
 				d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
 				d.Update(peersOf("us", "us1", "us2"))
+				if c.elect {
+					cell.set(false, "us1")
+				}
 				timer := time.AfterFunc(c.after, func() { cell.set(c.leads, c.leader) })
 				defer timer.Stop()
 				ctx := t.Context()
@@ -128,8 +149,8 @@ func TestACallWaitsForALeader(t *testing.T) {
 					defer cancel()
 				}
 				begun := time.Now()
-				got, err := NewRouter(d, cell, fakeSessions{}).Route(ctx, &rpc.Envelope{}, write)
-				if took := time.Since(begun); took < c.takes || took > c.takes+50*time.Millisecond {
+				got, err := NewRouter(d, cell, fakeSessions{}).Route(ctx, &rpc.Envelope{Forwarded: c.passed}, write)
+				if took := time.Since(begun); took != c.takes {
 					t.Errorf("it took %s, want %s", took, c.takes)
 				}
 				if (err == nil) != (c.want == model.KindInternal) || model.KindOf(err) != c.want {

@@ -48,6 +48,9 @@ func (l *lookout) Leader() string {
 	return ""
 }
 
+// Turn is closed once the others may say something else.
+func (l *lookout) Turn() <-chan struct{} { return l.cell.Turn() }
+
 // run looks out for the leader while this server is out of the cell.
 func (l *lookout) run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
@@ -94,6 +97,8 @@ func (l *lookout) look(ctx context.Context) string {
 			break
 		}
 	}
-	l.seen.Store(&leader)
+	if was := l.seen.Swap(&leader); was == nil || *was != leader {
+		l.cell.Turned()
+	}
 	return leader
 }

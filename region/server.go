@@ -197,7 +197,7 @@ func (s *Server) heartbeats() heartbeat.Config {
 
 // leaderElsewhere is the leader's address, "" when it is unknown or ours.
 func (s *Server) leaderElsewhere() string {
-	if addr := s.cell.Leader(); addr != s.cfg.AdvertiseRPC {
+	if addr := s.look.Leader(); addr != s.cfg.AdvertiseRPC {
 		return addr
 	}
 	return ""

@@ -188,16 +188,30 @@ func (t *Txn) replacedVersion(c *PlanCommand, place model.Placements, group uint
 	return nil
 }
 
+// stopAlloc tells an allocation to stop. The first that did keeps its word: of
+// plans that were made side by side, the second has nothing to add but that the
+// allocation is lost.
 func (t *Txn) stopAlloc(rows *allocTxn, stop *model.PlanStop, now int64) {
+	row := rows.get(stop.ID)
+	if row == nil {
+		return
+	}
+	// The node may have gone since the plan was made.
+	lost := !row.ClientTerminal() && (stop.Lost || t.nodeGone(row.NodeID))
+	if row.ServerTerminal() && !lost {
+		return
+	}
 	rows.update(stop.ID, true, func(r *model.AllocRow) {
 		r.ModifyTime = now
+		if lost {
+			r.Client = model.ClientLost
+		}
+		if r.ServerTerminal() {
+			return
+		}
 		r.Desired = model.DesiredStop
 		if stop.Evict {
 			r.Desired = model.DesiredEvict
-		}
-		// The node may have gone since the plan was made.
-		if !r.ClientTerminal() && (stop.Lost || t.nodeGone(r.NodeID)) {
-			r.Client = model.ClientLost
 		}
 		if stop.Description != "" || !stop.FollowupEval.IsZero() {
 			r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) {

@@ -88,8 +88,12 @@ func (l *ledger) stop(e *entry) {
 	l.write(func(tx *Txn) error {
 		return applyPlan(tx, &PlanCommand{Plan: model.Plan{Stop: []model.PlanStop{{ID: e.id}}}, Rows: model.Placements(nil).Pack()})
 	})
+	gone := e.client == model.ClientPending && l.s.Snapshot().Node(nil, e.node.String()) == nil
+	if e.stopped && !gone {
+		return // it was said before
+	}
 	e.stopped, e.modified = true, l.index
-	if e.client == model.ClientPending && l.s.Snapshot().Node(nil, e.node.String()) == nil {
+	if gone {
 		e.client = model.ClientLost
 		l.counts[e.created][model.ClientPending]--
 	}
