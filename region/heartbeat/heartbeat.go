@@ -23,16 +23,17 @@ type Config struct {
 	// Down declares a node down, unless the node changed since ifIndex.
 	Down func(ctx context.Context, nodeID, why string, ifIndex uint64) error
 	// MinTTL is the shortest TTL, Grace what is added to it before a node
-	// is judged, and MaxRate the heartbeats a second that TTLs are
-	// stretched to keep. Zeros mean the Defaults.
+	// is judged, and MaxRate the nodes a second whose TTL may end: with more,
+	// TTLs are stretched. Nodes beat well before theirs ends, so that 1.6
+	// times as many heartbeats come. Zeros mean the Defaults.
 	MinTTL, Grace time.Duration
 	MaxRate       float64
 	Clock         clock.Clock
 	Log           hclog.Logger
 }
 
-// Defaults; 1,000 heartbeats a second cost a server of two cores a tenth of
-// one (docs/benchmarks.md).
+// Defaults; 1,000 heartbeats a second cost a server a quarter of a core, of the
+// two that it has at the least (docs/benchmarks.md).
 const (
 	DefaultMinTTL  = 10 * time.Second
 	DefaultGrace   = 10 * time.Second
