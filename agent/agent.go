@@ -20,6 +20,7 @@ import (
 	"atoll/client"
 	"atoll/internal/group"
 	"atoll/region"
+	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
 )
@@ -174,10 +175,18 @@ func (a *Agent) newServer(addrs *addresses, l net.Listener) (err error) {
 		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, DataDir: cfg.DataDir,
 		RPC: l, AdvertiseRPC: addrs.rpc, BindSerf: addrs.bindSerf, AdvertiseSerf: addrs.serf,
 		Expect: cfg.Server.BootstrapExpect, Join: cfg.Server.Join.RetryJoin, JoinInterval: cfg.Server.Join.RetryInterval,
-		Workers:           cfg.Server.NumSchedulers,
-		Heartbeats:        heartbeat.Config{MinTTL: cfg.Server.MinHeartbeatTTL, Grace: cfg.Server.HeartbeatGrace, MaxRate: cfg.Server.MaxHeartbeats},
+		JoinTries: cfg.Server.Join.RetryMax, Autopilot: cfg.Autopilot,
+		Workers:    cfg.Server.NumSchedulers,
+		Heartbeats: heartbeat.Config{MinTTL: cfg.Server.MinHeartbeatTTL, Grace: cfg.Server.HeartbeatGrace, MaxRate: cfg.Server.MaxHeartbeats},
+		Refusals: region.RefusalConfig{
+			Ignore: !cfg.Server.PlanRejection.Enabled, Threshold: cfg.Server.PlanRejection.Threshold, Window: cfg.Server.PlanRejection.Window,
+		},
+		Keep: gc.Thresholds{
+			Evals: cfg.Server.GC.EvalThreshold, BatchEvals: cfg.Server.GC.BatchEvalThreshold, Jobs: cfg.Server.GC.JobThreshold, Nodes: cfg.Server.GC.NodeThreshold,
+		},
+		CollectInterval:   cfg.Server.GC.Interval,
 		SnapshotThreshold: uint64(cfg.Server.RaftSnapshotThreshold),
-		CheckTask:         checkTask, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
+		CheckTask:         CheckTask, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
 	})
 	return err
 }

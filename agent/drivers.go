@@ -21,9 +21,9 @@ import (
 // add it here and in newDrivers.
 var kinds = []drivers.Kind{rawexec.Kind, docker.Kind, mock.Kind}
 
-// checkTask refuses a task that its driver could not start. A driver that is not
+// CheckTask refuses a task that its driver could not start. A driver that is not
 // known may be some node's: that a task of it finds no place says so.
-func checkTask(t *model.Task) error {
+func CheckTask(t *model.Task) error {
 	for _, k := range kinds {
 		if k.Name == t.Driver {
 			return k.Check(t)

@@ -33,7 +33,7 @@ func statusPeers(r *request) (any, error) {
 
 // listRegions names all regions, lost ones too.
 func listRegions(r *request) (any, error) {
-	regions, err := r.regions()
+	regions, err := r.regions(r.Context())
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func listRegions(r *request) (any, error) {
 
 // regionStatuses tells what this agent knows of the regions.
 func regionStatuses(r *request) (any, error) {
-	regions, err := r.regions()
+	regions, err := r.regions(r.Context())
 	if err != nil {
 		return nil, err
 	}
@@ -153,11 +153,8 @@ func agentServers(r *request) (any, error) {
 	return orEmpty(r.api.cfg.Node.Servers()), nil
 }
 
-// agentJoin joins the gossip of other servers.
+// agentJoin makes a server join the gossip of others.
 func agentJoin(r *request) (any, error) {
-	if r.api.cfg.Server == nil {
-		return nil, model.Errorf(model.KindUnsupported, "this agent has no server: ask one that has to join")
-	}
 	addrs := r.query["address"]
 	if len(addrs) == 0 {
 		return nil, model.Invalidf("address", "missing address to join: add address=HOST:PORT")
@@ -166,11 +163,32 @@ func agentJoin(r *request) (any, error) {
 		Joined int    `json:"num_joined"`
 		Error  string `json:"error"`
 	}
-	n, err := r.api.cfg.Server.Join(addrs)
-	if out.Joined = n; err != nil {
+	joined, err := call(r, method.RegionJoin, &method.JoinRequest{Addrs: addrs}, nil)
+	if err != nil {
 		out.Error = strings.Join(strings.Fields(err.Error()), " ")
+		return out, nil
 	}
+	out.Joined = joined.Joined
 	return out, nil
+}
+
+// agentForceLeave declares a server that failed gone.
+func agentForceLeave(r *request) (any, error) {
+	prune := r.query.Has("prune")
+	if s := r.query.Get("prune"); s != "" {
+		var err error
+		if prune, err = r.flag("prune"); err != nil {
+			return nil, err
+		}
+	}
+	_, err := call(r, method.RegionForceLeave, &method.ForceLeaveRequest{Name: r.query.Get("node"), Prune: prune}, nil)
+	return nil, err
+}
+
+// acceptRegion makes a cell that claims a region's name the one that the servers
+// asked know it as.
+func acceptRegion(r *request) (any, error) {
+	return call(r, method.RegionAccept, &method.RegionAcceptRequest{Name: r.id, CellID: r.query.Get("cell")}, nil)
 }
 
 func showMetrics(r *request) (any, error) {

@@ -56,38 +56,10 @@ func readAlloc(r *request) (any, error) {
 	return showAlloc(out.Alloc), nil
 }
 
-func listEvals(r *request) (any, error) {
-	return list(r, method.EvalList, &method.ListRequest{Query: r.read},
-		func(out *method.EvalListResponse) (*method.Meta, []*model.Evaluation) { return &out.Meta, out.Evals },
-		func(*model.Evaluation, string) {})
-}
-
-func readEval(r *request) (any, error) {
-	out, err := call(r, method.EvalGet, &method.EvalRequest{Query: r.read, EvalID: r.id}, func(out *method.EvalResponse) *method.Meta { return &out.Meta })
+func stopAlloc(r *request) (any, error) {
+	noDelay, err := r.flag("no_shutdown_delay")
 	if err != nil {
 		return nil, err
 	}
-	if out.Eval == nil {
-		return nil, notFound("eval", r.id)
-	}
-	return out.Eval, nil
+	return write(r, method.AllocStop, &method.AllocStopRequest{AllocID: r.id, NoShutdownDelay: noDelay}, func(out *method.AllocStopResponse) uint64 { return out.Index })
 }
-
-func evalAllocations(r *request) (any, error) {
-	out, err := call(r, method.EvalAllocs, &method.EvalRequest{Query: r.read, EvalID: r.id}, func(out *method.AllocListResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	return orEmpty(out.Allocs), nil
-}
-
-// This version makes no deployments, so that there are none to list or read.
-
-func listDeployments(r *request) (any, error) {
-	if _, err := listJobs(r); err != nil {
-		return nil, err
-	}
-	return []any{}, nil
-}
-
-func readDeployment(r *request) (any, error) { return nil, notFound("deployment", r.id) }

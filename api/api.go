@@ -17,7 +17,6 @@ import (
 
 // Server is what the surface asks of the agent's server.
 type Server interface {
-	Join(addrs []string) (int, error)
 	Ready() bool
 	IsLeader() bool
 	Stats() map[string]string
@@ -27,7 +26,10 @@ type Server interface {
 type Node interface {
 	NodeID() string
 	Servers() []string
-	Regions() map[string][]string
+	// Lost reports whether none of its servers answers; Regions are then
+	// what it last heard from them.
+	Lost() bool
+	Regions() []model.RegionStatus
 }
 
 // Config wires the surface.
@@ -146,8 +148,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, route *route, id str
 		fail(w, http.StatusBadRequest, "cannot read the query: "+err.Error())
 		return
 	}
+	unbounded := r.Body
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
-	req := &request{Request: r, api: a, id: id, query: query, response: newResponse(w, r)}
+	req := &request{Request: r, api: a, id: id, query: query, response: newResponse(w, r), unbounded: unbounded}
 	if err := req.common(); err != nil {
 		a.refuse(req, err)
 		return

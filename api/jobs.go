@@ -65,7 +65,6 @@ func register(r *request, in *registration) (any, error) {
 	if to.Region == "" && in.Job.Region != model.GlobalRegion {
 		to.Region = in.Job.Region
 	}
-	to.RequestID = r.query.Get("idempotency_token")
 	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, method.JobRegister, to, &method.JobRegisterRequest{
 		Job: in.Job, EnforceIndex: in.EnforceIndex, JobModifyIndex: in.JobModifyIndex, EvalPriority: in.EvalPriority,
 	})
@@ -190,20 +189,6 @@ func jobVersions(r *request) (any, error) {
 		Versions []*model.Job
 		Diffs    []any
 	}{Versions: out.Versions}, nil
-}
-
-// jobDeployments answers for a job that exists: this version makes no
-// deployments, so it has none.
-func jobDeployments(r *request) (any, error) {
-	if _, err := readJob(r); err != nil {
-		return nil, err
-	}
-	return []any{}, nil
-}
-
-func jobDeployment(r *request) (any, error) {
-	_, err := readJob(r)
-	return nil, err
 }
 
 func unsupportedPart(r *request) (any, error) {

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+
 	"atoll/federation"
 	"atoll/model"
 	"atoll/model/method"
@@ -28,7 +30,9 @@ func list[Q, R, Row any](r *request, m method.Method[Q, R], req *Q, parts func(*
 	if r.read.PerPage > 0 || r.read.NextToken != "" {
 		return nil, model.Invalidf("per_page", "a list of all regions has no pages in this version; narrow it by prefix or filter")
 	}
-	regions, err := r.regions()
+	ctx, cancel := context.WithTimeout(r.Context(), federation.AskTime)
+	defer cancel()
+	regions, err := r.regions(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +40,7 @@ func list[Q, R, Row any](r *request, m method.Method[Q, R], req *Q, parts func(*
 	var answers []model.RegionAnswer
 	meta := method.Meta{Index: 1, KnownLeader: true}
 	var bad error
-	for _, p := range federation.Ask(r.Context(), r.api.cfg.Caller, regions, m, req, func(out *R) *method.Meta { meta, _ := parts(out); return meta }) {
+	for _, p := range federation.Ask(ctx, r.api.cfg.Caller, regions, m, req, func(out *R) *method.Meta { meta, _ := parts(out); return meta }) {
 		answers = append(answers, p.RegionAnswer)
 		if p.Reply == nil {
 			// A filter that one region cannot read no region can.
@@ -64,21 +68,22 @@ func list[Q, R, Row any](r *request, m method.Method[Q, R], req *Q, parts func(*
 }
 
 // regions are all regions that this agent knows. A node whose servers are gone
-// goes by what it last heard.
-func (r *request) regions() ([]model.RegionStatus, error) {
-	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, method.RegionList, rpc.To{}, &method.Empty{})
-	if err == nil {
-		return out.Regions, nil
-	}
-	if r.api.cfg.Node == nil || r.api.cfg.Server != nil {
-		return nil, err
-	}
+// goes by what it last heard, and finds out soon enough to ask them all in time.
+func (r *request) regions(ctx context.Context) ([]model.RegionStatus, error) {
 	var known []model.RegionStatus
-	for name, servers := range r.api.cfg.Node.Regions() {
-		known = append(known, model.RegionStatus{Name: name, Servers: servers, LastContact: -1})
+	to := rpc.To{}
+	if node := r.api.cfg.Node; node != nil && r.api.cfg.Server == nil {
+		known, to.Timeout = node.Regions(), federation.AskTime/3
+		if node.Lost() && len(known) > 0 {
+			return known, nil
+		}
 	}
-	if len(known) == 0 {
-		return nil, err
+	out, err := rpc.Call(ctx, r.api.cfg.Caller, method.RegionList, to, &method.Empty{})
+	switch {
+	case err == nil:
+		return out.Regions, nil
+	case len(known) > 0:
+		return known, nil
 	}
-	return known, nil
+	return nil, err
 }

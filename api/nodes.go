@@ -19,10 +19,9 @@ func listNodes(r *request) (any, error) {
 // resources too.
 type shownNode struct {
 	*model.Node
-	Drain         bool
-	DrainStrategy any
-	Resources     *legacyResources
-	Reserved      *legacyResources
+	Drain     bool
+	Resources *legacyResources
+	Reserved  *legacyResources
 }
 
 func readNode(r *request) (any, error) {
@@ -43,6 +42,7 @@ func readNode(r *request) (any, error) {
 	has, kept := n.NodeResources, n.ReservedResources
 	return shownNode{
 		Node:      &n,
+		Drain:     n.DrainStrategy != nil,
 		Resources: &legacyResources{CPU: has.Cpu.CpuShares, MemoryMB: has.Memory.MemoryMB, DiskMB: has.Disk.DiskMB, Networks: has.Networks},
 		Reserved:  &legacyResources{CPU: int64(kept.Cpu.CpuShares), MemoryMB: int64(kept.Memory.MemoryMB), DiskMB: int64(kept.Disk.DiskMB)},
 	}, nil
@@ -58,4 +58,48 @@ func nodeAllocations(r *request) (any, error) {
 		shown = append(shown, showAlloc(a))
 	}
 	return shown, nil
+}
+
+func changeNode[Q any](r *request, m method.Method[Q, method.NodeChangeResponse], req *Q) (any, error) {
+	return write(r, m, req, func(out *method.NodeChangeResponse) uint64 { return out.Index })
+}
+
+func setEligibility(r *request) (any, error) {
+	var in method.NodeEligibilityRequest
+	if err := r.body(&in); err != nil {
+		return nil, err
+	}
+	if err := r.sameNode(in.NodeID); err != nil {
+		return nil, err
+	}
+	in.NodeID = r.id
+	return changeNode(r, method.NodeEligibility, &in)
+}
+
+// sameNode refuses a body that is about another node than the path.
+func (r *request) sameNode(id string) error {
+	if id != "" && id != r.id {
+		return model.Invalidf("NodeID", "the path names node %q and the body node %q", r.id, id)
+	}
+	return nil
+}
+
+func drainNode(r *request) (any, error) {
+	var in method.NodeDrainRequest
+	if err := r.body(&in); err != nil {
+		return nil, err
+	}
+	if err := r.sameNode(in.NodeID); err != nil {
+		return nil, err
+	}
+	in.NodeID = r.id
+	return changeNode(r, method.NodeDrain, &in)
+}
+
+func purgeNode(r *request) (any, error) {
+	return changeNode(r, method.NodePurge, &method.NodeIDRequest{NodeID: r.id})
+}
+
+func evaluateNode(r *request) (any, error) {
+	return changeNode(r, method.NodeEvaluate, &method.NodeIDRequest{NodeID: r.id})
 }

@@ -415,3 +415,62 @@ func TestAllRegionsInOneAnswer(t *testing.T) {
 		t.Errorf("regions: %+v %v", regions, err)
 	}
 }
+
+func TestDeploymentsAndVersionsThatAreNotThere(t *testing.T) {
+	s := newSurface(t, "us")
+	s.register(aJob("web"))
+	const id = "/4bd2ac26-4dd3-4b9c-8e21-0f0d5c3f3c11"
+	for _, c := range []struct {
+		verb, path string
+		body       any
+		status     int
+		want       string
+	}{
+		{"GET", "/v1/deployment" + id, nil, 404, "deployment not found"},
+		{"GET", "/v1/deployment/allocations" + id, nil, 200, "[]"},
+		{"PUT", "/v1/deployment/promote" + id, object{"All": true}, 404, "deployment"},
+		{"PUT", "/v1/deployment/promote" + id, object{"DeploymentID": "other", "All": true}, 400, "the body"},
+		{"PUT", "/v1/deployment/fail" + id, nil, 404, "deployment"},
+		{"PUT", "/v1/deployment/pause" + id, object{"Pause": true}, 404, "deployment"},
+		{"PUT", "/v1/deployment/allocation-health" + id, object{}, 404, "deployment"},
+		{"PUT", "/v1/deployment/unblock" + id, object{}, 501, "unblock"},
+		{"GET", "/v1/job/none/deployments", nil, 404, "none"},
+		{"PUT", "/v1/job/web/revert", object{"JobID": "web", "JobVersion": 0}, 400, "already"},
+		{"PUT", "/v1/job/web/revert", object{"JobID": "web", "JobVersion": 7}, 404, "7"},
+		{"PUT", "/v1/job/web/stable", object{"JobID": "web", "JobVersion": 7, "Stable": true}, 404, "7"},
+		{"DELETE", "/v1/job/web/versions/gold/tag", nil, 404, "gold"},
+	} {
+		if a := s.do(c.verb, c.path, c.body); a.status != c.status || !strings.Contains(a.body, c.want) {
+			t.Errorf("%s %s: %d %q, want %d with %q", c.verb, c.path, a.status, a.body, c.status, c.want)
+		}
+	}
+	if a := s.do("PUT", "/v1/job/web/versions/gold/tag", object{"Version": 0, "Description": "the first"}); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if a := s.do("PUT", "/v1/job/web/stable", object{"JobID": "web", "JobVersion": 0, "Stable": true}); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	job, _ := get[struct {
+		Stable     bool
+		Version    uint64
+		VersionTag *struct{ Name, Description string }
+	}](s, "/v1/job/web")
+	if !job.Stable || job.VersionTag == nil || job.VersionTag.Name != "gold" || job.VersionTag.Description != "the first" {
+		t.Errorf("the job is %+v", job)
+	}
+	changed := aJob("web")
+	changed["Meta"] = object{"v": "2"}
+	s.register(changed)
+	if a := s.do("PUT", "/v1/job/web/revert", object{"JobID": "web", "JobVersion": 0, "EnforcePriorVersion": 7}); a.status != 409 {
+		t.Errorf("enforcing a version that is not: %d %s", a.status, a.body)
+	}
+	if a := s.do("PUT", "/v1/job/web/revert", object{"JobID": "web", "JobVersion": 0, "EnforcePriorVersion": 1}); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if back, _ := get[struct {
+		Version uint64
+		Meta    map[string]string
+	}](s, "/v1/job/web"); back.Version != 2 || back.Meta["v"] != "" {
+		t.Errorf("reverted to %+v", back)
+	}
+}

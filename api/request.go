@@ -23,6 +23,9 @@ type request struct {
 	id       string
 	query    url.Values
 	response *response
+	// unbounded is the body for handlers that pass it on in pieces; the others
+	// read Body, which has a bound.
+	unbounded io.Reader
 	// to and read are where the call goes and what it asks for.
 	to   rpc.To
 	read method.Query
@@ -34,6 +37,7 @@ const maxWait = 5 * time.Minute
 // common reads the parameters that every request may have.
 func (r *request) common() error {
 	r.to.Region = r.query.Get("region")
+	r.to.RequestID = r.query.Get("idempotency_token")
 	if r.query.Has("stale") {
 		stale := r.query.Get("stale")
 		allow, err := strconv.ParseBool(stale)
@@ -45,6 +49,12 @@ func (r *request) common() error {
 	r.read = method.Query{
 		Namespace: r.query.Get("namespace"), Prefix: r.query.Get("prefix"), Filter: r.query.Get("filter"), NextToken: r.query.Get("next_token"),
 		Reverse: r.query.Get("reverse") == "true",
+	}
+	if r.query.Has("consistent") {
+		r.read.Consistent = true
+		if r.to.AllowStale {
+			return model.Invalidf("consistent", "a read cannot be both consistent and stale; give one of them")
+		}
 	}
 	if s := r.query.Get("index"); s != "" {
 		index, err := strconv.ParseUint(s, 10, 64)
@@ -110,8 +120,9 @@ func (r *request) body(v any) error {
 	}
 	var tooLarge *http.MaxBytesError
 	var wrongType *json.UnmarshalTypeError
+	var own *model.Error
 	switch {
-	case errors.As(err, &tooLarge):
+	case errors.As(err, &tooLarge), errors.As(err, &own):
 		return err
 	case errors.Is(err, io.EOF):
 		return model.Invalidf("body", "the request has no body; send a JSON object")
@@ -170,6 +181,19 @@ func call[Q, R any](r *request, m method.Method[Q, R], req *Q, meta func(*R) *me
 	if meta != nil {
 		r.meta(meta(out))
 	}
+	return out, nil
+}
+
+// write makes a write that is for one region; index finds the answer's.
+func write[Q, R any](r *request, m method.Method[Q, R], req *Q, index func(*R) uint64) (*R, error) {
+	if err := r.oneRegion(); err != nil {
+		return nil, err
+	}
+	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, m, r.to, req)
+	if err != nil {
+		return nil, err
+	}
+	r.index(index(out))
 	return out, nil
 }
 

@@ -18,13 +18,18 @@ import (
 	"go.uber.org/goleak"
 
 	"atoll/api"
+	"atoll/internal/freeport"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region"
 	"atoll/rpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Memberlist does not wait for the probe that is under way when it is shut down;
+// that ends by itself within a second or two.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+}
 
 // surface is a region's server, without a node, and its HTTP surface.
 type surface struct {
@@ -37,16 +42,6 @@ type surface struct {
 	stop func()
 }
 
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // newSurface starts a region of one server and waits for its leader.
 func newSurface(t testing.TB, name string, join ...string) *surface {
 	t.Helper()
@@ -54,7 +49,7 @@ func newSurface(t testing.TB, name string, join ...string) *surface {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &surface{t: t, serf: freeAddr(t)}
+	s := &surface{t: t, serf: freeport.Addr(t)}
 	s.Server, err = region.New(region.Config{
 		Name: name + "-1", Region: name, Datacenter: "dc1", DataDir: t.TempDir(), RPC: l, AdvertiseRPC: l.Addr().String(),
 		BindSerf: s.serf, AdvertiseSerf: s.serf, Expect: 1, Join: join, JoinInterval: time.Second, Version: "test",

@@ -80,7 +80,7 @@ func benchAllocs(b *testing.B, allocs, jobs, nodes, perPlan int) {
 				plan.Place = append(plan.Place, model.Placement{ID: model.NewUUID(nil), NodeID: ids[next%nodes], Index: uint32(at + i)})
 				next++
 			}
-			p, err := c.Propose(CmdPlan, state.NewPlanCommand(plan, int64(at)))
+			p, err := c.Propose(CmdPlan, nil, state.NewPlanCommand(plan, int64(at)))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -4,153 +4,233 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 
 	"atoll/cell/state"
 	"atoll/model"
 )
 
-// StreamLayer carries Raft's connections: a listener for those that come, Dial
-// for those that go.
-type StreamLayer interface {
-	net.Listener
-	Dial(addr string, timeout time.Duration) (net.Conn, error)
-}
-
 // Config says how to run a member of a cell.
 type Config struct {
-	// ServerID is this server's, the same over restarts.
+	// ServerID is the id of a server that has none yet; "" makes one up. It is
+	// kept with the data, and is the same over restarts.
 	ServerID string
 	// DataDir holds the log and the snapshots.
 	DataDir string
 	Stream  StreamLayer
 	// Advertise is the address at which the other servers reach Stream.
 	Advertise string
-	// Alone tunes for a cell of one server, which needs no time to hear of
-	// others.
+	// Alone is for a cell of one server. It needs no time to hear of others, and
+	// has nobody to get its data from when that is damaged.
 	Alone  bool
 	Logger hclog.Logger
 	// SnapshotThreshold is how many entries after a snapshot cause the next;
 	// 0 means 8192.
 	SnapshotThreshold uint64
+	// Version is that of Atoll; entries and snapshots carry it.
+	Version string
+	// OpenLog opens the log store at a path; nil means raft-boltdb.
+	OpenLog func(path string) (LogStore, error)
+	// LedElsewhere reports whether another server leads the cell now. It is
+	// asked, until it says so, while this server's data is damaged: only then
+	// are they set aside. Nil never says so.
+	LedElsewhere func(ctx context.Context) bool
+	// Renewed is told the id under which this server has come back without its
+	// data; nil tells nobody.
+	Renewed func(id string)
+	// hang is for tests; 0 means hangLimit.
+	hang time.Duration
 }
 
-// Raft's timings. Half a second without a heartbeat starts an election, which
-// leaves room within one second for the election itself, and is fifty times
-// what a loaded two-core server was seen to delay a heartbeat by. A lone server
-// only waits for itself.
-const (
-	electionTimeout      = 500 * time.Millisecond
-	aloneElectionTimeout = 50 * time.Millisecond
-	transportTimeout     = 10 * time.Second
-	applyTimeout         = 10 * time.Second
-	snapshotsKept        = 2
-)
-
-// maxWrites bounds the writes of Apply that Raft has at a time: four of the
-// batches that it syncs at once. Those beyond wait outside of it, where they can
-// still be taken back when their caller's time ends. Without the bound, a server
-// that gets more than it can write spends itself on writes that nobody waits for
-// any more, and whose callers have come again.
-const maxWrites = 256
-
-// Cell is this server's member of its cell. Open makes one, Close ends it.
+// Cell is this server's part in its cell. Open makes one, Run keeps it going
+// over failures of the disk, Close ends it.
 type Cell struct {
-	raft      *raft.Raft
-	store     *state.Store
-	logs      *raftboltdb.BoltStore
-	transport *raft.NetworkTransport
-	advertise raft.ServerAddress
-	id        raft.ServerID
-	leader    chan bool
-	// writes holds an element for each write of Apply in Raft.
-	writes chan struct{}
+	cfg    Config
+	dir    dataDir
+	log    hclog.Logger
+	leader chan bool
 	done   chan struct{}
+	// own are the cell's goroutines, for which Close waits.
+	own sync.WaitGroup
+	// state is what readers see.
+	state atomic.Pointer[state.Store]
+
+	mu     sync.Mutex // guards what follows
+	member *member    // nil while there is none
+	id     string
+	// down is why there is no member, since when, and contact the last time the
+	// leader was heard.
+	down    error
+	since   time.Time
+	contact time.Time
 }
 
-// Open starts the member on what its data directory holds. A fresh one waits
-// to be bootstrapped or to be added by a leader.
-func Open(cfg Config) (_ *Cell, err error) {
+// Open starts the server's member on what its data directory holds, once every
+// byte of that was checked. A fresh one waits to be bootstrapped or to be added
+// by a leader.
+//
+// With damaged data there is no member (Down says why) until Run has replaced
+// them from the others; for a server that is Alone the *Damage is returned. Data
+// of a newer version are a *state.Newer. Nothing is changed in either.
+func Open(cfg Config) (*Cell, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
-	dir := filepath.Join(cfg.DataDir, "raft")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot open cell: %w", err)
+	if cfg.OpenLog == nil {
+		cfg.OpenLog = openBolt
 	}
-	store, err := state.New()
+	empty, err := state.New()
 	if err != nil {
 		return nil, err
 	}
-	log := cfg.Logger.Named("raft")
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, log)
-	if err != nil {
-		return nil, fmt.Errorf("cannot open snapshots in %s: %w", dir, err)
-	}
-	logs, err := raftboltdb.New(raftboltdb.Options{
-		Path: filepath.Join(dir, "log.db"),
-		// Another process on the same directory would hold the lock: say
-		// so instead of waiting for ever.
-		BoltOptions: &bbolt.Options{Timeout: 2 * time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("cannot open log in %s (is another agent using it?): %w", dir, err)
-	}
-	cache, err := raft.NewLogCache(512, logs)
-	if err != nil {
-		return nil, errors.Join(err, logs.Close())
-	}
-	stream := &streamLayer{StreamLayer: cfg.Stream, open: make(map[net.Conn]struct{})}
-	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: stream, MaxPool: 3, Timeout: transportTimeout, Logger: log,
-	})
 	c := &Cell{
-		store: store, logs: logs, transport: transport, leader: make(chan bool, 1), done: make(chan struct{}), writes: make(chan struct{}, maxWrites),
-		advertise: raft.ServerAddress(cfg.Advertise), id: raft.ServerID(cfg.ServerID),
+		cfg: cfg, dir: dataDir{filepath.Join(cfg.DataDir, "raft"), cfg.Version}, log: cfg.Logger.Named("cell"),
+		leader: make(chan bool, 1), done: make(chan struct{}),
 	}
-	rc := raft.DefaultConfig()
-	rc.LocalID = c.id
-	rc.Logger = log
-	rc.NotifyCh = c.leader
-	rc.HeartbeatTimeout, rc.ElectionTimeout = electionTimeout, electionTimeout
-	if cfg.Alone {
-		rc.HeartbeatTimeout, rc.ElectionTimeout = aloneElectionTimeout, aloneElectionTimeout
+	c.state.Store(empty)
+	err = c.start(cfg.ServerID)
+	var damage *Damage
+	if errors.As(err, &damage) && !cfg.Alone {
+		c.setDown(err)
+		c.log.Error("this server's data are damaged: it takes no part in its cell until another server leads that, and gets its data from there", "error", err)
+		err = nil
 	}
-	rc.LeaderLeaseTimeout = rc.HeartbeatTimeout
-	rc.CommitTimeout = 10 * time.Millisecond
-	// The state is large and rebuilt only on a start: snapshot seldom.
-	rc.SnapshotInterval, rc.SnapshotThreshold = 30*time.Second, 8192
-	if cfg.SnapshotThreshold > 0 {
-		rc.SnapshotThreshold = cfg.SnapshotThreshold
+	if err != nil {
+		if damage != nil {
+			err = fmt.Errorf("%w; no other server has this cell's data, so that nothing was changed: restore the directory from a copy, or move it away and restore a snapshot into a new cell", err)
+		}
+		return nil, fmt.Errorf("cannot open the cell: %w", err)
 	}
-	rc.TrailingLogs = 10240
-	rc.BatchApplyCh = true
-	if c.raft, err = raft.NewRaft(rc, &fsm{store}, cache, logs, snaps, transport); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot start raft: %w", err), transport.Close(), logs.Close())
-	}
+	c.own.Go(c.accept) // ended by Close
 	return c, nil
 }
 
-// Close stops the member and waits for it; its owner calls it, and a second
-// call does nothing. RPC sessions should be closed before: a read in flight
-// would hold it up.
+// start checks the directory and starts a member on it.
+func (c *Cell) start(newID string) error {
+	id, err := c.dir.prepare(c.cfg.OpenLog, newID)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.id = id
+	c.mu.Unlock()
+	if err := c.dir.checkLogged(c.log); err != nil {
+		return err
+	}
+	m, err := c.startMember(id)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.member, c.down = m, nil
+	c.mu.Unlock()
+	if seen := c.Snapshot().Index(); m.state.Snapshot().Index() < seen {
+		m.own.Go(func() { c.catchUp(m, seen) })
+	} else {
+		c.show(m)
+	}
+	m.own.Go(func() { c.followLeadership(m) })
+	m.own.Go(func() { m.watchLeader(m.gone) })
+	return nil
+}
+
+// followLeadership tells of what the member tells, while there is one.
+func (c *Cell) followLeadership(m *member) {
+	for {
+		select {
+		case leads := <-m.raft.LeaderCh():
+			c.tell(leads)
+		case <-m.gone.Done():
+			return
+		}
+	}
+}
+
+// accept hands connections to the member of the moment.
+func (c *Cell) accept() {
+	for {
+		conn, err := c.cfg.Stream.Accept()
+		if err != nil {
+			select {
+			case <-c.done:
+				return
+			case <-time.After(20 * time.Millisecond):
+				continue
+			}
+		}
+		if m := c.current(); m != nil {
+			m.stream.offer(conn)
+		} else {
+			_ = conn.Close()
+		}
+	}
+}
+
+// current is the member, nil when there is none.
+func (c *Cell) current() *member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.member
+}
+
+// up is the member, or a NoLeader error that says why there is none.
+func (c *Cell) up() (*member, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.member == nil {
+		return nil, errDown(c.down)
+	}
+	return c.member, nil
+}
+
+func (c *Cell) setDown(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.member != nil {
+		c.contact = c.member.lastContact()
+	}
+	c.member, c.down, c.since = nil, why, time.Now()
+}
+
+// Down is why this server takes no part in its cell, nil when it does.
+func (c *Cell) Down() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.down
+}
+
+// ID is this server's. It changes when the server comes back without its data.
+func (c *Cell) ID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.id
+}
+
+// Close stops the member and waits for it; its owner calls it once Run has
+// ended, and a second call does nothing. RPC sessions should be closed before: a
+// read in flight would hold it up.
 func (c *Cell) Close() error {
 	select {
 	case <-c.done:
 		return nil
 	default:
 	}
-	err := c.raft.Shutdown().Error()
+	var err error
+	if m := c.current(); m != nil {
+		c.setDown(errors.New("it was closed"))
+		m.cut()
+		err = m.stop()
+	}
 	close(c.done)
-	return errors.Join(err, c.transport.Close(), c.logs.Close())
+	err = errors.Join(err, c.cfg.Stream.Close())
+	c.own.Wait()
+	return err
 }
 
 // Done is closed when Close has stopped Raft.
@@ -159,54 +239,97 @@ func (c *Cell) Done() <-chan struct{} { return c.done }
 // Server is a member of the cell.
 type Server struct{ ID, Addr string }
 
-// Fresh reports whether the member holds neither log nor snapshot: only then
-// may it be bootstrapped.
+// Fresh reports whether the member holds neither log nor snapshot, and never
+// did: only then may it be bootstrapped.
 func (c *Cell) Fresh() (bool, error) {
-	last, err := c.logs.LastIndex()
-	return err == nil && last == 0 && c.raft.LastIndex() == 0, err
+	m, err := c.up()
+	if err != nil {
+		return false, nil // there may be data yet
+	}
+	if before, err := c.dir.setAsideBefore(); err != nil || before {
+		return false, err
+	}
+	return m.raft.LastIndex() == 0, nil
 }
 
 // Bootstrap starts a new cell of the given servers. All of them may do so with
 // the same list.
 func (c *Cell) Bootstrap(servers []Server) error {
+	m, err := c.up()
+	if err != nil {
+		return err
+	}
 	conf := raft.Configuration{}
 	for _, s := range servers {
 		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(s.ID), Address: raft.ServerAddress(s.Addr)})
 	}
-	if err := c.raft.BootstrapCluster(conf).Error(); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	if err := m.promise(m.raft.BootstrapCluster(conf), nil).wait(context.Background()); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		return fmt.Errorf("cannot bootstrap cell: %w", err)
 	}
 	return nil
 }
 
 // Leadership delivers true and false as this server becomes and ceases to be
-// the leader. It has one reader, which must keep reading: Raft waits for it.
+// the leader. It has one reader. A reader that is late gets the newest alone, so
+// that Raft never waits for it: a true that follows a true is a new term.
 func (c *Cell) Leadership() <-chan bool { return c.leader }
 
+// tell gives the reader of Leadership the newest.
+func (c *Cell) tell(leads bool) {
+	for {
+		select {
+		case c.leader <- leads:
+			return
+		default:
+		}
+		select {
+		case <-c.leader:
+		default:
+		}
+	}
+}
+
 // IsLeader reports whether this server is the leader, as far as it knows.
-func (c *Cell) IsLeader() bool { return c.raft.State() == raft.Leader }
+func (c *Cell) IsLeader() bool {
+	m := c.current()
+	return m != nil && m.raft.State() == raft.Leader
+}
 
 // Leader returns the leader's address, "" when none is known.
 func (c *Cell) Leader() string {
-	addr, _ := c.raft.LeaderWithID()
+	m := c.current()
+	if m == nil {
+		return ""
+	}
+	addr, _ := m.raft.LeaderWithID()
 	return string(addr)
 }
 
 // LastContact is how long ago this server heard its leader, 0 for the leader
 // itself, and −1 when it never did.
 func (c *Cell) LastContact() time.Duration {
-	if c.IsLeader() {
-		return 0
+	c.mu.Lock()
+	m, t := c.member, c.contact
+	c.mu.Unlock()
+	if m != nil {
+		if m.raft.State() == raft.Leader {
+			return 0
+		}
+		t = m.raft.LastContact()
 	}
-	if t := c.raft.LastContact(); !t.IsZero() {
-		return time.Since(t)
+	if t.IsZero() {
+		return -1
 	}
-	return -1
+	return time.Since(t)
 }
 
 // Servers returns the cell's members.
 func (c *Cell) Servers() ([]Server, error) {
-	f := c.raft.GetConfiguration()
+	m, err := c.up()
+	if err != nil {
+		return nil, err
+	}
+	f := m.raft.GetConfiguration()
 	if err := f.Error(); err != nil {
 		return nil, fmt.Errorf("cannot read raft configuration: %w", err)
 	}
@@ -217,61 +340,108 @@ func (c *Cell) Servers() ([]Server, error) {
 	return out, nil
 }
 
-// AddServer makes a server a voting member, or changes its address. Only the
-// leader can.
-func (c *Cell) AddServer(s Server) error {
-	if err := c.raft.AddVoter(raft.ServerID(s.ID), raft.ServerAddress(s.Addr), 0, transportTimeout).Error(); err != nil {
-		return fmt.Errorf("cannot add server %s at %s: %w", s.ID, s.Addr, err)
-	}
-	return nil
-}
-
-// RemoveServer takes a member out of the cell. Only the leader can.
-func (c *Cell) RemoveServer(id string) error {
-	if err := c.raft.RemoveServer(raft.ServerID(id), 0, transportTimeout).Error(); err != nil {
-		return fmt.Errorf("cannot remove server %s: %w", id, err)
-	}
-	return nil
-}
-
-// HandOver gives leadership to another member, if this server has it and there
-// is one.
-func (c *Cell) HandOver() error {
-	servers, err := c.Servers()
-	if err != nil || !c.IsLeader() || len(servers) < 2 {
+// Barrier returns once everything committed before it is in the local state.
+func (c *Cell) Barrier(timeout time.Duration) error {
+	m, err := c.up()
+	if err != nil {
 		return err
 	}
-	return c.raft.LeadershipTransfer().Error()
+	if err := m.promise(m.raft.Barrier(timeout), nil).wait(context.Background()); err != nil {
+		return err
+	}
+	c.show(m)
+	return nil
 }
 
-// Barrier returns once everything committed before it is in the local state.
-func (c *Cell) Barrier(timeout time.Duration) error { return c.raft.Barrier(timeout).Error() }
+// Establish waits until everything committed before this server's term is in
+// the local state. From then on the server Leads.
+func (c *Cell) Establish(timeout time.Duration) error {
+	m, err := c.up()
+	if err != nil {
+		return err
+	}
+	term := m.raft.CurrentTerm()
+	if err := c.Barrier(timeout); err != nil {
+		return err
+	}
+	m.established.Store(term)
+	return nil
+}
+
+// Leads reports whether this server is the leader, as far as it knows, with
+// nothing of earlier terms missing from its state: only then may it answer for
+// its region.
+func (c *Cell) Leads() bool {
+	m := c.current()
+	return m != nil && m.raft.State() == raft.Leader && m.established.Load() == m.raft.CurrentTerm()
+}
+
+// Verify asks a majority of the cell whether this server leads still. A read of
+// the local state after it sees every write that was acknowledged before it.
+func (c *Cell) Verify(ctx context.Context) error {
+	m, err := c.up()
+	if err != nil {
+		return err
+	}
+	if err := m.promise(m.raft.VerifyLeader(), nil).wait(ctx); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return model.Errorf(model.KindNoLeader, "cannot answer for the region: this server ceased to lead it")
+	}
+	return nil
+}
 
 // Snapshot returns the newest local state.
-func (c *Cell) Snapshot() *state.Snapshot { return c.store.Snapshot() }
+func (c *Cell) Snapshot() *state.Snapshot { return c.state.Load().Snapshot() }
 
 // TakeSnapshot makes Raft write a snapshot now.
-func (c *Cell) TakeSnapshot() error { return c.raft.Snapshot().Error() }
+func (c *Cell) TakeSnapshot() error {
+	m, err := c.up()
+	if err != nil {
+		return err
+	}
+	return m.promise(m.raft.Snapshot(), nil).wait(context.Background())
+}
 
 // Stats are Raft's own figures.
-func (c *Cell) Stats() map[string]string { return c.raft.Stats() }
+func (c *Cell) Stats() map[string]string {
+	m := c.current()
+	if m == nil {
+		return map[string]string{"state": "Down", "down": c.Down().Error()}
+	}
+	return m.raft.Stats()
+}
 
 // Proposed is a command on its way through Raft.
 type Proposed struct {
-	future raft.ApplyFuture
-	// ended is called when Raft has done with it; nil calls nothing.
-	ended func()
+	*promise
+	cell   *Cell
+	member *member
 }
 
 // Propose hands a command to Raft without waiting for the commit, so that
 // the next can be prepared meanwhile. Commands commit in the order in which
 // one caller proposes them.
-func (c *Cell) Propose(cmd Command, body any) (*Proposed, error) {
-	b, err := encode(cmd, body)
+//
+// A request, unless nil, makes it apply once: when the same request was applied
+// before, nothing is changed and its first answer is given.
+func (c *Cell) Propose(cmd Command, req *state.Request, body any) (*Proposed, error) {
+	m, err := c.up()
 	if err != nil {
 		return nil, err
 	}
-	return &Proposed{future: c.raft.Apply(b, applyTimeout)}, nil
+	return c.propose(m, cmd, req, body, nil)
+}
+
+// propose calls ended, unless nil, when Raft has done with the command.
+func (c *Cell) propose(m *member, cmd Command, req *state.Request, body any, ended func()) (*Proposed, error) {
+	b, err := encode(cmd, req, body)
+	if err != nil {
+		return nil, err
+	}
+	entry := raft.Log{Data: b, Extensions: []byte(c.cfg.Version)}
+	return &Proposed{m.promise(m.raft.ApplyLog(entry, applyTimeout), ended), c, m}, nil
 }
 
 // Wait returns the Raft index of the commit and the command's answer. An error
@@ -279,40 +449,40 @@ func (c *Cell) Propose(cmd Command, body any) (*Proposed, error) {
 // it may have been, any other is the command's own refusal. The context's end
 // gives OutcomeUnknown.
 func (p *Proposed) Wait(ctx context.Context) (uint64, any, error) {
-	done := make(chan error, 1)
-	go func() {
-		err := p.future.Error()
-		if p.ended != nil {
-			p.ended()
-		}
-		done <- err
-	}()
-	select {
-	case <-ctx.Done():
-		return 0, nil, model.Errorf(model.KindOutcomeUnknown, "cannot tell whether the write was committed: %w", ctx.Err())
-	case err := <-done:
-		if err != nil {
-			return 0, nil, raftError(err)
-		}
+	if err := p.wait(ctx); err != nil {
+		return 0, nil, raftError(err)
 	}
-	a := p.future.Response().(answer)
-	return p.future.Index(), a.value, a.err
+	// Whoever reads now sees the write.
+	p.cell.show(p.member)
+	a := p.future.(raft.ApplyFuture).Response().(answer)
+	return a.index, a.value, a.err
 }
 
 // Apply proposes a command, when it is its turn, and waits for it; errors are
 // those of Wait.
 func (c *Cell) Apply(ctx context.Context, cmd Command, body any) (uint64, any, error) {
+	return c.ApplyOnce(ctx, cmd, nil, body)
+}
+
+// ApplyOnce proposes a command for a request and waits for it; see Propose.
+func (c *Cell) ApplyOnce(ctx context.Context, cmd Command, req *state.Request, body any) (uint64, any, error) {
+	m, err := c.up()
+	if err != nil {
+		return 0, nil, err
+	}
 	select {
-	case c.writes <- struct{}{}:
+	case m.writes <- struct{}{}:
+	case <-m.gone.Done():
+		return 0, nil, errDown(c.Down())
 	case <-ctx.Done():
 		return 0, nil, model.Errorf(model.KindBusy, "cannot write: the leader has more to write than it can, and the call's time ended before its turn")
 	}
-	p, err := c.Propose(cmd, body)
+	ended := func() { <-m.writes }
+	p, err := c.propose(m, cmd, req, body, ended)
 	if err != nil {
-		<-c.writes
+		ended()
 		return 0, nil, err
 	}
-	p.ended = func() { <-c.writes }
 	return p.Wait(ctx)
 }
 
@@ -322,8 +492,8 @@ func raftError(err error) error {
 		return model.Errorf(model.KindNoLeader, "cannot write: this server is not the leader")
 	case errors.Is(err, raft.ErrEnqueueTimeout):
 		return model.Errorf(model.KindBusy, "cannot write: the leader took no more writes within %s", applyTimeout)
-	case errors.Is(err, raft.ErrRaftShutdown), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrAbortedByRestore):
-		return model.Errorf(model.KindOutcomeUnknown, "cannot tell whether the write was committed: %w", err)
 	}
-	return fmt.Errorf("cannot write to raft: %w", err)
+	// A leader that failed to write an entry may have it on its disk all the
+	// same, and bring it to the others after a restart.
+	return model.Errorf(model.KindOutcomeUnknown, "cannot tell whether the write was committed: %w", err)
 }

@@ -2,7 +2,9 @@ package cell
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -11,7 +13,16 @@ import (
 	"atoll/model"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(memberEnv); spec != "" {
+		if err := memberMain(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // tcpStream is Raft's stream layer over plain loopback TCP.
 type tcpStream struct{ net.Listener }
@@ -20,12 +31,18 @@ func (tcpStream) Dial(addr string, timeout time.Duration) (net.Conn, error) {
 	return net.DialTimeout("tcp", addr, timeout)
 }
 
-func openAlone(t testing.TB, dir string) *Cell {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+func openAlone(t testing.TB, dir string) *Cell {
+	t.Helper()
+	l := listen(t)
 	c, err := Open(Config{ServerID: "s1", DataDir: dir, Stream: tcpStream{l}, Advertise: l.Addr().String(), Alone: true})
 	if err != nil {
 		t.Fatal(err)
@@ -81,10 +98,11 @@ func testNode(i int) *model.Node {
 
 func TestAWriteWaitsForItsTurnAndIsTakenBackWhenItsTimeEnds(t *testing.T) {
 	c := openAlone(t, t.TempDir())
+	writes := c.current().writes
 	for range maxWrites {
-		c.writes <- struct{}{}
+		writes <- struct{}{}
 	}
-	before := c.raft.LastIndex()
+	before := c.current().raft.LastIndex()
 	ctx, cancel := context.WithCancel(t.Context())
 	late := make(chan error, 1)
 	go func() {
@@ -92,8 +110,8 @@ func TestAWriteWaitsForItsTurnAndIsTakenBackWhenItsTimeEnds(t *testing.T) {
 		late <- err
 	}()
 	cancel()
-	if err := <-late; model.KindOf(err) != model.KindBusy || c.raft.LastIndex() != before {
-		t.Errorf("a write whose turn never came: %v, index %d after %d", err, c.raft.LastIndex(), before)
+	if err := <-late; model.KindOf(err) != model.KindBusy || c.current().raft.LastIndex() != before {
+		t.Errorf("a write whose turn never came: %v, index %d after %d", err, c.current().raft.LastIndex(), before)
 	}
 	// A place that comes free is the next one's, and is given back.
 	done := make(chan error, 1)
@@ -101,11 +119,11 @@ func TestAWriteWaitsForItsTurnAndIsTakenBackWhenItsTimeEnds(t *testing.T) {
 		_, _, err := c.Apply(t.Context(), CmdJobRegister, &JobRegister{Job: testJob("next", 1)})
 		done <- err
 	}()
-	<-c.writes
+	<-writes
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if n := len(c.writes); n != maxWrites-1 {
+	if n := len(writes); n != maxWrites-1 {
 		t.Errorf("%d writes are under way, %d were put there", n, maxWrites-1)
 	}
 	if snap := c.Snapshot(); snap.Job(nil, testJob("late", 1).Key()) != nil || snap.Job(nil, testJob("next", 1).Key()) == nil {

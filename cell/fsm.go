@@ -7,13 +7,16 @@ import (
 	"github.com/hashicorp/raft"
 
 	"atoll/cell/state"
+	"atoll/internal/wire"
 )
 
 // fsm applies commands to the store.
 type fsm struct{ store *state.Store }
 
-// answer is what Apply gives back through Raft.
+// answer is what Apply gives back through Raft. index is where the command was
+// applied, which is earlier than the entry for a request that came again.
 type answer struct {
+	index uint64
 	value any
 	err   error
 }
@@ -22,20 +25,44 @@ type answer struct {
 // not know: to pass over it would let this server's state diverge from the
 // others' for good, and a restart on a newer version applies it rightly.
 func (f *fsm) Apply(l *raft.Log) any {
-	if len(l.Data) == 0 {
-		panic(fmt.Sprintf("cell: log entry %d is empty", l.Index))
+	cmd, req, body, err := split(l.Data)
+	if err != nil {
+		panic(fmt.Sprintf("cell: log entry %d cannot be read: %v", l.Index, err))
 	}
-	do, ok := table[Command(l.Data[0])]
+	do, ok := table[cmd]
 	if !ok {
-		panic(fmt.Sprintf("cell: log entry %d holds command %d, which this version of Atoll does not know; start a newer version", l.Index, l.Data[0]))
+		panic(fmt.Sprintf("cell: log entry %d holds command %d, which this version of Atoll does not know; start a newer version", l.Index, cmd))
 	}
-	var value any
+	out := answer{index: l.Index}
 	snap := f.store.Snapshot()
-	err := f.store.Write(l.Index, func(tx *state.Txn) (err error) {
-		value, err = do(tx, snap, l.Index, l.Data[1:])
-		return err
+	if req != nil {
+		kept, err := snap.Recall(req)
+		if kept != nil {
+			out.index = kept.Index
+			out.value, out.err = do.recall(kept.Answer)
+		} else {
+			out.err = err
+		}
+		if kept != nil || err != nil {
+			// The index moves on, so that whoever waits for it does not wait in
+			// vain.
+			if err := f.store.Write(l.Index, func(*state.Txn) error { return nil }); err != nil {
+				panic("cell: " + err.Error())
+			}
+			return out
+		}
+	}
+	out.err = f.store.Write(l.Index, func(tx *state.Txn) (err error) {
+		if out.value, err = do.apply(tx, snap, l.Index, body); err != nil || req == nil {
+			return err
+		}
+		kept, err := wire.Encode(out.value)
+		if err != nil {
+			return err
+		}
+		return tx.Remember(req, kept)
 	})
-	return answer{value, err}
+	return out
 }
 
 // Snapshot returns at once: a state snapshot is immutable.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"atoll/cell/state"
+	"atoll/internal/freeport"
 	"atoll/model"
 )
 
@@ -44,7 +45,7 @@ func (tr *trio) open(id string) {
 	tr.t.Helper()
 	addr := tr.addrs[id]
 	if addr == "" {
-		addr = "127.0.0.1:0"
+		addr = freeport.Addr(tr.t)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -32,18 +32,21 @@ type allocRunner struct {
 
 	mu    sync.Mutex // guards alloc
 	alloc *model.Allocation
+	// health is run's alone.
+	health health
 }
 
 // newAllocRunner makes a runner of a new allocation, or of one that was kept on
 // disk with its tasks' records.
-func newAllocRunner(node *Client, a *model.Allocation, tasks map[string]*taskRecord) *allocRunner {
+func newAllocRunner(node *Client, rec *allocRecord) *allocRunner {
+	a := rec.Alloc
 	r := &allocRunner{
 		node: node, id: a.ID, alloc: a, dirs: node.allocDirs(a.ID), log: node.log.With("alloc", a.ID),
-		changed: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{}),
+		health: rec.Health, changed: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if g := a.Job.Group(a.TaskGroup); g != nil {
 		for _, t := range g.Tasks {
-			r.tasks = append(r.tasks, newTaskRunner(r, t, tasks[t.Name]))
+			r.tasks = append(r.tasks, newTaskRunner(r, t, rec.Tasks[t.Name]))
 		}
 	}
 	return r
@@ -55,12 +58,17 @@ func (r *allocRunner) current() *model.Allocation {
 	return r.alloc
 }
 
-func (r *allocRunner) shutdownDelay() time.Duration {
+// shutdownDelay is how long a task is left before it is ended.
+func (r *allocRunner) shutdownDelay(t *model.Task) time.Duration {
 	a := r.current()
-	if g := a.Job.Group(a.TaskGroup); g != nil {
-		return g.ShutdownDelay
+	if skip := a.DesiredTransition.NoShutdownDelay; skip != nil && *skip {
+		return 0
 	}
-	return 0
+	delay := t.ShutdownDelay
+	if g := a.Job.Group(a.TaskGroup); g != nil {
+		delay = max(delay, g.ShutdownDelay)
+	}
+	return delay
 }
 
 func (r *allocRunner) signal() {
@@ -98,13 +106,23 @@ func (r *allocRunner) run(ctx context.Context) {
 	var watch sync.WaitGroup
 	watch.Go(func() { tasks.Wait(); close(gone) })
 	defer watch.Wait()
+	look := time.NewTimer(time.Hour)
+	defer look.Stop()
 	for {
 		r.coordinate()
-		r.node.reports.add(r.report())
+		u := r.report()
+		look.Stop()
+		if again := r.judge(u); again > 0 {
+			look.Reset(again)
+		}
+		r.node.reports.add(u)
 		select {
 		case <-r.changed:
+		case <-look.C:
 		case <-gone:
-			r.node.reports.add(r.report())
+			u := r.report()
+			r.judge(u)
+			r.node.reports.add(u)
 			if r.terminal() {
 				close(r.ended)
 				r.node.allocEnded()
@@ -161,6 +179,21 @@ func (r *allocRunner) report() *model.AllocUpdate {
 	}
 	u.ClientStatus, u.ClientDescription = clientStatus(u.TaskStates)
 	return u
+}
+
+// judge adds to a report how the allocation fares, and says after how long to
+// look again; 0 for when something changes.
+func (r *allocRunner) judge(u *model.AllocUpdate) time.Duration {
+	changed, again := r.health.judge(r.current(), u.TaskStates, r.node.clock.Now())
+	if changed {
+		if err := r.node.store.putHealth(r.id, r.health); err != nil {
+			r.log.Error("cannot keep the allocation's health", "error", err)
+		}
+	}
+	if r.health.DeploymentID == r.current().DeploymentID {
+		u.DeploymentID, u.DeploymentStatus = r.health.DeploymentID, r.health.Status
+	}
+	return again
 }
 
 // clientStatus is what tasks amount to.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -157,11 +158,23 @@ func (c *Client) NodeID() string { return c.describe().ID }
 // first.
 func (c *Client) Servers() []string { return c.rpc.Servers() }
 
+// Lost reports whether none of the servers of the node's region answers.
+func (c *Client) Lost() bool { return c.rpc.Lost() }
+
 // Regions are all regions that the node has heard of, with their servers.
-func (c *Client) Regions() map[string][]string {
+func (c *Client) Regions() []model.RegionStatus {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return model.Clone(c.dir.Regions)
+	known := model.Clone(c.dir.Regions)
+	c.mu.Unlock()
+	var out []model.RegionStatus
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		st := model.RegionStatus{Name: name, Servers: known[name], Healthy: name != c.cfg.Region || !c.Lost(), LastContact: -1}
+		if at := c.rpc.LastContact(name); !at.IsZero() {
+			st.LastContact = time.Since(at)
+		}
+		out = append(out, st)
+	}
+	return out
 }
 
 func (c *Client) serversOf(region string) []string {
@@ -290,7 +303,7 @@ func (c *Client) restore(tasks *group.Group) (int, error) {
 		return 0, fmt.Errorf("cannot take up the node's tasks: %w", err)
 	}
 	for _, r := range records {
-		c.begin(tasks, newAllocRunner(c, r.Alloc, r.Tasks))
+		c.begin(tasks, newAllocRunner(c, r))
 	}
 	return len(records), nil
 }
@@ -425,7 +438,7 @@ func (c *Client) apply(tasks *group.Group, answer *method.NodeAllocsResponse) {
 			c.log.Error("cannot keep an allocation, and does not start it", "allocation", a.ID, "error", err)
 			continue
 		}
-		c.begin(tasks, newAllocRunner(c, a, nil))
+		c.begin(tasks, newAllocRunner(c, &allocRecord{Alloc: a}))
 	}
 	c.mu.Lock()
 	var gone []*allocRunner

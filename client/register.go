@@ -37,9 +37,8 @@ func (r *Registrar) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		ttl, ok := r.register(ctx, unknown)
 		for ok {
-			// Well before the TTL is over, so that a lost heartbeat has a
-			// second chance; spread, so that nodes do not beat together.
-			timer := time.NewTimer(ttl/2 + rand.N(ttl/4+1))
+			part := method.BeatEarliest + rand.Float64()*(method.BeatLatest-method.BeatEarliest)
+			timer := time.NewTimer(time.Duration(part * float64(ttl)))
 			select {
 			case <-ctx.Done():
 				timer.Stop()

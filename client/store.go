@@ -17,7 +17,7 @@ import (
 )
 
 // store is what a node keeps on disk: a bucket an allocation, in it the
-// allocation and a key a task; and what it last heard of the servers.
+// allocation, its health and a key a task; and what it last heard of the servers.
 type store struct{ db *bbolt.DB }
 
 // taskRecord is a task as it rests on disk.
@@ -35,6 +35,8 @@ type taskRecord struct {
 type allocRecord struct {
 	Alloc *model.Allocation
 	Tasks map[string]*taskRecord
+	// Health is zero until the allocation was looked at.
+	Health health
 }
 
 // directory is what the servers last told of themselves.
@@ -50,6 +52,7 @@ var (
 	metaBucket   = []byte("meta")
 	directoryKey = []byte("directory")
 	allocKey     = []byte("alloc")
+	healthKey    = []byte("health")
 	taskPrefix   = "task/"
 )
 
@@ -105,6 +108,16 @@ func (s *store) putTask(allocID, task string, r *taskRecord) error {
 	})
 }
 
+func (s *store) putHealth(allocID string, h health) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(allocsBucket).Bucket([]byte(allocID))
+		if b == nil {
+			return nil // forgotten meanwhile
+		}
+		return put(b, healthKey, h)
+	})
+}
+
 func (s *store) deleteAlloc(id string) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		if err := tx.Bucket(allocsBucket).DeleteBucket([]byte(id)); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
@@ -125,6 +138,9 @@ func (s *store) allocs() ([]*allocRecord, error) {
 				if task, ok := strings.CutPrefix(string(k), taskPrefix); ok {
 					r.Tasks[task] = new(taskRecord)
 					return wire.Decode(v, r.Tasks[task])
+				}
+				if string(k) == string(healthKey) {
+					return wire.Decode(v, &r.Health)
 				}
 				r.Alloc = new(model.Allocation)
 				return wire.Decode(v, r.Alloc)

@@ -275,7 +275,7 @@ func (r *taskRunner) wait(ctx context.Context, h drivers.Handle) *drivers.Exit {
 // stop ends the running task as its specification says.
 func (r *taskRunner) stop(ctx context.Context, h drivers.Handle) {
 	r.event(r.killEvent)
-	delay := max(r.task.ShutdownDelay, r.alloc.shutdownDelay())
+	delay := r.alloc.shutdownDelay(r.task)
 	timeout := r.alloc.node.killTimeout(r.task.KillTimeout)
 	if r.alloc.node.hurried() {
 		delay = 0

@@ -110,7 +110,7 @@ func (a *devAgent) until(b *testing.B, path string, ok func(status int, body str
 	b.Fatalf("%s: %v\n%s", path, last, a.log.String())
 }
 
-func leads(status int, _ string) bool { return status == http.StatusOK }
+func hasLeader(status int, _ string) bool { return status == http.StatusOK }
 
 func hasReadyNode(_ int, body string) bool { return strings.Contains(body, `"Status":"ready"`) }
 
@@ -135,7 +135,7 @@ func BenchmarkStart(b *testing.B) {
 			a := startDev(b)
 			begun := time.Now()
 			a.run(b)
-			a.until(b, "/v1/status/leader", leads)
+			a.until(b, "/v1/status/leader", hasLeader)
 			leader = append(leader, ms(time.Since(begun)))
 			a.until(b, "/v1/nodes", hasReadyNode)
 			ready = append(ready, ms(time.Since(begun)))

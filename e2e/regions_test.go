@@ -282,6 +282,30 @@ func TestKillNineLosesNothingAndStartsNothingTwice(t *testing.T) {
 			}
 		}
 	}
+	// A client alone, while its servers go on.
+	edge := service("edge", "us", fmt.Sprintf("echo $$ >>%s/edge; exec sleep 1000", starts))
+	edge.Constrain(api.NewConstraint("${node.unique.name}", "=", "us-client"))
+	if _, _, err := w.client(agents["ap"]).Jobs().Register(edge, &api.WriteOptions{Region: "us"}); err != nil {
+		t.Fatal(err)
+	}
+	alloc := awaitAllocs(t, agents["us"], "us", "edge", "running", 1)[0]
+	agents["us-client"].kill()
+	agents["us-client"].start()
+	eventually(t, 20*time.Second, "the restarted client found its task", func() error {
+		a, _, err := w.client(agents["us"]).Allocations().Info(alloc.ID, nil)
+		if err != nil {
+			return err
+		}
+		for _, e := range a.TaskStates["main"].Events {
+			if e.Type == "Restored" {
+				return nil
+			}
+		}
+		return fmt.Errorf("its task is %+v", a.TaskStates["main"])
+	})
+	if n := count("edge"); n != 1 {
+		t.Errorf("edge was started %d times", n)
+	}
 	// They are still ours to stop.
 	for _, id := range ids {
 		if _, _, err := w.client(agents["ap"]).Jobs().Deregister(id, false, &api.WriteOptions{Region: "eu"}); err != nil {

@@ -4,11 +4,8 @@ package e2e
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,8 +20,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// world is a set of network namespaces on one bridge: one a region, and one
-// from which the test speaks to all of them.
+// ownNetwork marks that the process has its network namespace.
+const ownNetwork = "ATOLL_E2E_NETWORK"
+
+// TestMain moves the whole process into a network namespace of its own, from
+// which it speaks to all the others. Nothing that a test starts or calls, the
+// client library's own dialling included, can then send a packet out of this
+// machine.
+func TestMain(m *testing.M) {
+	if os.Getenv(ownNetwork) == "" {
+		// A namespace is a thread's; what the thread executes is all in it.
+		runtime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), ownNetwork+"=1"))
+		}
+		fmt.Fprintf(os.Stderr, "cannot enter a network of its own: %v; these tests need root\n", err)
+		os.Exit(1)
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "cannot set up the loopback: %v: %s\n", err, out)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// world is a set of network namespaces on one bridge: one a region, beside the
+// test's own.
 type world struct {
 	t     testing.TB
 	id    string
@@ -36,11 +58,9 @@ type world struct {
 // host is a namespace: a machine of its own as far as the network goes.
 type host struct {
 	w    *world
-	name string // of the namespace
+	name string // of the namespace; "" is the test's own
 	ip   string
 }
-
-const control = "ctl"
 
 // newWorld makes a namespace for each name.
 func newWorld(t testing.TB, names ...string) *world {
@@ -48,9 +68,6 @@ func newWorld(t testing.TB, names ...string) *world {
 	bin := os.Getenv("ATOLL_BIN")
 	if bin == "" {
 		t.Fatal("ATOLL_BIN is not set: run these tests with make e2e")
-	}
-	if os.Geteuid() != 0 {
-		t.Fatal("these tests need root, for network namespaces")
 	}
 	// Unix sockets of a Docker engine need a short path.
 	dir, err := os.MkdirTemp("", "e2e")
@@ -64,17 +81,22 @@ func newWorld(t testing.TB, names ...string) *world {
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", hub).Run() })
 	w.ip("-n", hub, "link", "add", "br0", "type", "bridge")
 	w.ip("-n", hub, "link", "set", "br0", "up")
-	for i, name := range append([]string{control}, names...) {
-		h := &host{w: w, name: w.id + "-" + name, ip: fmt.Sprintf("10.77.0.%d", 10+i)}
+	plug := func(i int, in ...string) {
+		port := fmt.Sprintf("p%d", i)
+		w.ip(append(in, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", hub)...)
+		w.ip("-n", hub, "link", "set", port, "master", "br0", "up")
+		w.ip(append(in, "addr", "add", fmt.Sprintf("10.77.0.%d/24", 10+i), "dev", "eth0")...)
+		w.ip(append(in, "link", "set", "eth0", "up")...)
+	}
+	plug(0)
+	t.Cleanup(func() { w.ip("link", "del", "eth0") })
+	for i, name := range names {
+		h := &host{w: w, name: w.id + "-" + name, ip: fmt.Sprintf("10.77.0.%d", 11+i)}
 		w.hosts[name] = h
 		w.ip("netns", "add", h.name)
 		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", h.name).Run() })
-		port := fmt.Sprintf("p%d", i)
-		w.ip("-n", h.name, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", hub)
-		w.ip("-n", hub, "link", "set", port, "master", "br0", "up")
-		w.ip("-n", h.name, "addr", "add", h.ip+"/24", "dev", "eth0")
 		w.ip("-n", h.name, "link", "set", "lo", "up")
-		w.ip("-n", h.name, "link", "set", "eth0", "up")
+		plug(1+i, "-n", h.name)
 		w.ip("-n", h.name, "route", "add", "default", "dev", "eth0")
 	}
 	return w
@@ -88,7 +110,7 @@ func (w *world) ip(args ...string) {
 }
 
 // cut drops every packet between the named host and the others, but for the
-// test's own; heal lifts it.
+// test's own network; heal lifts it.
 func (w *world) cut(name string) { w.cutting(name, "-A") }
 
 func (w *world) heal(name string) { w.cutting(name, "-D") }
@@ -97,7 +119,7 @@ func (w *world) cutting(name, verb string) {
 	w.t.Helper()
 	h := w.hosts[name]
 	for other, o := range w.hosts {
-		if other == name || other == control {
+		if other == name {
 			continue
 		}
 		for _, rule := range [][]string{{"INPUT", "-s"}, {"OUTPUT", "-d"}} {
@@ -112,43 +134,14 @@ func (w *world) cutting(name, verb string) {
 // command runs in the host's namespace. (Not by `ip netns exec`, which hides the
 // cgroup mounts beneath /sys.)
 func (h *host) command(name string, args ...string) *exec.Cmd {
+	if h.name == "" {
+		return exec.Command(name, args...)
+	}
 	return exec.Command("nsenter", append([]string{"--net=/var/run/netns/" + h.name, name}, args...)...)
 }
 
-// inside runs f on a thread that is in the namespace. Sockets that f makes
-// stay there.
-func (h *host) inside(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// The thread is not given back: it ends with the goroutine.
-		runtime.LockOSThread()
-		ns, err := os.Open("/var/run/netns/" + h.name)
-		if err != nil {
-			done <- err
-			return
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("cannot enter namespace %s: %w", h.name, err)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
-
-// dial connects from the test's namespace.
-func (w *world) dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
-	e := w.hosts[control].inside(func() error {
-		conn, err = (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, addr)
-		return err
-	})
-	return conn, errors.Join(e)
-}
-
 func (w *world) httpClient() *http.Client {
-	t := &http.Transport{DialContext: w.dial, DisableKeepAlives: true}
-	return &http.Client{Transport: t}
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
 // client is the official Go client, pointed at an agent.
@@ -166,12 +159,14 @@ type agent struct {
 	w    *world
 	host *host
 	name string
-	conf string
 	args []string
-	cmd  *exec.Cmd
-	log  string
-	done chan error
-	http int
+	http int // the API's port
+	// address is the API's, when it is not that of the host.
+	address string
+	log     string
+	cmd     *exec.Cmd
+	done    chan struct{}
+	err     error // how it ended, set before done is closed
 }
 
 // agentConfig is what differs between agents.
@@ -217,13 +212,24 @@ func (w *world) agent(c agentConfig) *agent {
 	if err := os.WriteFile(conf, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	a := &agent{w: w, host: h, name: c.name, conf: conf, log: filepath.Join(w.dir, c.name+".log"), http: c.portBase}
+	return w.process(&agent{host: h, name: c.name, args: []string{"-config", conf}, http: c.portBase})
+}
+
+// process starts an agent that is described but for its log.
+func (w *world) process(a *agent) *agent {
+	w.t.Helper()
+	a.w, a.log = w, filepath.Join(w.dir, a.name+".log")
 	a.start()
 	w.t.Cleanup(a.cleanup)
 	return a
 }
 
-func (a *agent) url() string { return fmt.Sprintf("http://%s:%d", a.host.ip, a.http) }
+func (a *agent) url() string {
+	if a.address != "" {
+		return a.address
+	}
+	return fmt.Sprintf("http://%s:%d", a.host.ip, a.http)
+}
 
 func (a *agent) start() {
 	a.w.t.Helper()
@@ -232,14 +238,16 @@ func (a *agent) start() {
 		a.w.t.Fatal(err)
 	}
 	defer log.Close()
-	a.cmd = a.host.command(a.w.bin, append([]string{"agent", "-config", a.conf}, a.args...)...)
+	a.cmd = a.host.command(a.w.bin, append([]string{"agent"}, a.args...)...)
 	a.cmd.Stdout, a.cmd.Stderr = log, log
 	if err := a.cmd.Start(); err != nil {
 		a.w.t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- a.cmd.Wait() }()
-	a.done = done
+	a.done = make(chan struct{})
+	go func() {
+		a.err = a.cmd.Wait()
+		close(a.done)
+	}()
 }
 
 // kill is kill -9, and waits for the process to be gone. (nsenter becomes the
@@ -343,9 +351,9 @@ func eventually(t testing.TB, within time.Duration, what string, f func() error)
 	}
 }
 
-// cli runs the command line against an agent, from the test's namespace.
+// cli runs the command line against an agent.
 func (w *world) cli(a *agent, args ...string) (string, error) {
-	cmd := w.hosts[control].command(w.bin, args...)
+	cmd := exec.Command(w.bin, args...)
 	cmd.Env = append(os.Environ(), "ATOLL_ADDR="+a.url())
 	out, err := cmd.CombinedOutput()
 	return string(out), err

@@ -71,7 +71,7 @@ func TestEachRegionsPartIsWhatItIsWorth(t *testing.T) {
 	}{
 		"live":             {RegionAnswer: model.RegionAnswer{Freshness: model.Live, Index: 7}},
 		"live, slowly":     {RegionAnswer: model.RegionAnswer{Freshness: model.Live, Index: 8}},
-		"electing":         {RegionAnswer: model.RegionAnswer{Freshness: model.Stale, Index: 9, Age: 3 * time.Second, Error: "no leader"}},
+		"electing":         {RegionAnswer: model.RegionAnswer{Freshness: model.Stale, Index: 9, Age: 3*time.Second + half, Error: "no leader"}},
 		"its leader hangs": {RegionAnswer: model.RegionAnswer{Freshness: model.Stale, Index: 10, Age: 3*time.Second + half + slow, Error: "context deadline exceeded"}},
 		"frozen":           {RegionAnswer: model.RegionAnswer{Freshness: model.Unreachable, Age: time.Minute + AskTime, Error: "context deadline exceeded"}, kind: model.KindDeadline},
 		"cut off":          {RegionAnswer: model.RegionAnswer{Freshness: model.Unreachable, Age: 42 * time.Second, Error: "gone"}, kind: model.KindUnreachable},

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"atoll/internal/backoff"
 	"atoll/internal/clock"
+	"atoll/internal/wholefile"
 	"atoll/model"
 )
 
@@ -38,10 +38,12 @@ type DirectoryConfig struct {
 	Region string
 	// Self is our own RPC address, never a candidate for a forward.
 	Self string
+	// Cell is the id of our own cell, "" while it is not known.
+	Cell func() string
 	// Probe asks a server for a sign of life, within ctx.
-	Probe func(ctx context.Context, region, addr string) error
-	// DataDir keeps the names and servers of regions over restarts; ""
-	// keeps nothing.
+	Probe func(ctx context.Context, p Peer) error
+	// DataDir keeps the names, servers and cells of regions over restarts;
+	// "" keeps nothing.
 	DataDir string
 	Clock   clock.Clock
 	Log     hclog.Logger
@@ -49,14 +51,20 @@ type DirectoryConfig struct {
 
 // region is one region's entry.
 type region struct {
-	name  string
-	peers []Peer
+	name string
+	// gossip is what gossip said last. Of these, peers are those of the
+	// region's cell, or that may be of it, and claims those of other cells.
+	gossip []Peer
+	peers  []Peer
+	claims map[string][]Peer
+	// cell is the one that the region is known as, "" until one is pinned.
+	cell string
 	// contact is when a call of ours last succeeded; zero when none did.
 	contact time.Time
 	// down says that calls fail at once: since when, after which cause.
 	down  bool
 	since time.Time
-	cause string
+	cause error
 	// probes counts probes since it went down; next is when one is due.
 	probes int
 	next   time.Time
@@ -68,20 +76,31 @@ type region struct {
 // back at once, and at least every two seconds.
 var probing = backoff.Policy{Min: 200 * time.Millisecond, Max: 2 * time.Second}
 
-// NewDirectory returns a directory of our own region and those remembered.
-func NewDirectory(cfg DirectoryConfig) *Directory {
+// NewDirectory returns a directory of our own region and those remembered. It
+// fails when it cannot read which cells it knew the regions as.
+func NewDirectory(cfg DirectoryConfig) (*Directory, error) {
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
 	}
+	if cfg.Cell == nil {
+		cfg.Cell = func() string { return "" }
+	}
 	d := &Directory{cfg: cfg, regions: make(map[string]*region), wake: make(chan struct{}, 1)}
 	d.region(cfg.Region)
+	cells, err := d.loadCells()
+	if err != nil {
+		return nil, err
+	}
+	for name, cell := range cells {
+		d.region(name).cell = cell
+	}
 	for name, addrs := range d.load() {
 		r := d.region(name)
 		for _, a := range addrs {
-			r.peers = append(r.peers, Peer{Name: a, Region: name, RPC: a})
+			r.peers = append(r.peers, Peer{Name: a, Region: name, RPC: a, Cell: r.cell})
 		}
 	}
-	return d
+	return d, nil
 }
 
 func (d *Directory) region(name string) *region {
@@ -105,11 +124,10 @@ func (d *Directory) Update(peers []Peer) {
 	changed := false
 	for name, list := range byRegion {
 		r := d.region(name)
-		was := r.alive()
-		if !slices.EqualFunc(addrs(r.peers), addrs(list), func(a, b string) bool { return a == b }) {
-			changed = true
-		}
-		r.peers = list
+		was, had := r.alive(), addrs(r.peers)
+		r.gossip = list
+		d.identify(r)
+		changed = changed || !slices.Equal(had, addrs(r.peers))
 		if r.down && r.alive() > was {
 			r.next = d.cfg.Clock.Now()
 			d.signal()
@@ -198,7 +216,7 @@ func (d *Directory) Report(name, addr string, err error) {
 		}
 	}
 	now := d.cfg.Clock.Now()
-	r.down, r.since, r.cause, r.probes = true, now, err.Error(), 0
+	r.down, r.since, r.cause, r.probes = true, now, err, 0
 	r.next = now.Add(probing.Wait(0))
 	d.cfg.Log.Warn("region does not answer; calls to it fail at once until it does", "region", name, "cause", r.cause)
 	d.signal()
@@ -218,8 +236,13 @@ func (d *Directory) answered(r *region, addr string) {
 func (d *Directory) Down(name string) *model.Error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r := d.regions[name]; r != nil && r.down {
-		return d.unreachable(r, errors.New(r.cause))
+	r := d.regions[name]
+	switch {
+	case r == nil:
+	case r.shut():
+		return d.quarantined(r)
+	case r.down:
+		return d.unreachable(r, r.cause)
 	}
 	return nil
 }
@@ -232,18 +255,10 @@ func (d *Directory) Unreachable(name string, cause error) *model.Error {
 }
 
 func (d *Directory) unreachable(r *region, cause error) *model.Error {
-	e := &model.Error{Kind: model.KindUnreachable, Region: r.name}
-	what := "no answer"
-	if cause != nil && model.KindOf(cause) != model.KindDeadline {
-		what = cause.Error()
+	e := model.NoAnswer(r.name, cause, r.contact, d.cfg.Clock.Now())
+	if len(r.claims) > 0 {
+		e.Message += "; another cell claims its name, see atoll region list"
 	}
-	if r.contact.IsZero() {
-		e.Message = fmt.Sprintf("region %q is unreachable: %s; this agent never reached it", r.name, what)
-		return e
-	}
-	e.LastContact = d.cfg.Clock.Now().Sub(r.contact)
-	e.Message = fmt.Sprintf("region %q is unreachable: %s; last contact %s ago, at %s",
-		r.name, what, e.LastContact.Round(100*time.Millisecond), r.contact.UTC().Format(time.RFC3339))
 	return e
 }
 
@@ -257,13 +272,13 @@ func (d *Directory) Regions() []model.RegionStatus {
 		servers, _ := d.Servers(name)
 		d.mu.Lock()
 		r := d.regions[name]
-		st := model.RegionStatus{Name: name, Healthy: !r.down, LastContact: -1}
+		st := model.RegionStatus{Name: name, Healthy: !r.down && !r.shut(), LastContact: -1, CellID: r.cell, Quarantined: r.quarantine()}
 		if !r.contact.IsZero() {
 			st.LastContact = d.cfg.Clock.Now().Sub(r.contact)
 		}
 		d.mu.Unlock()
 		if name == d.cfg.Region {
-			st.Healthy, st.LastContact = true, 0
+			st.Healthy, st.LastContact, st.CellID = true, 0, d.cfg.Cell()
 			if d.cfg.Self != "" {
 				st.Servers = append(st.Servers, d.cfg.Self)
 			}
@@ -281,11 +296,12 @@ func (d *Directory) Forget(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.regions[name]
-	if r == nil || name == d.cfg.Region || r.alive() > 0 {
+	if r == nil || name == d.cfg.Region || r.alive() > 0 || len(r.claims) > 0 {
 		return false
 	}
 	delete(d.regions, name)
 	d.save()
+	d.saveCells()
 	return true
 }
 
@@ -347,7 +363,7 @@ func (d *Directory) due(busy map[string]bool) (due []Peer, next time.Duration) {
 func (d *Directory) probe(ctx context.Context, p Peer) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	err := d.cfg.Probe(ctx, p.Region, p.RPC)
+	err := d.cfg.Probe(ctx, p)
 	if err != nil {
 		return
 	}
@@ -387,14 +403,16 @@ func (d *Directory) save() {
 	for name, r := range d.regions {
 		out[name] = addrs(r.peers)
 	}
-	b, err := json.Marshal(out)
-	if err == nil {
-		tmp := d.file() + ".tmp"
-		if err = os.WriteFile(tmp, b, 0o600); err == nil {
-			err = os.Rename(tmp, d.file())
-		}
-	}
-	if err != nil {
+	if err := writeJSON(d.file(), out); err != nil {
 		d.cfg.Log.Warn("cannot remember the regions", "error", err)
 	}
+}
+
+// writeJSON replaces a file as a whole.
+func writeJSON(file string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return wholefile.Write(file, b)
 }

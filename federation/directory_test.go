@@ -36,11 +36,23 @@ func addresses(d *Directory, region string) (out []string) {
 	return out
 }
 
+func newDirectory(t *testing.T, cfg DirectoryConfig) *Directory {
+	t.Helper()
+	if cfg.Cell == nil {
+		cfg.Cell = func() string { return "" }
+	}
+	d, err := NewDirectory(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 var errRefused = errors.New("connection refused")
 
 func TestARegionFailsAtOnceAfterAllItsServersFailed(t *testing.T) {
 	c := &handClock{now: time.Unix(1000, 0)}
-	d := NewDirectory(DirectoryConfig{Region: "us", Self: "us1", Clock: c})
+	d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: c})
 	d.Update(slices.Concat(peersOf("us", "us1", "us2"), peersOf("eu", "eu1", "eu2")))
 	d.Report("eu", "eu1", nil)
 	c.now = c.now.Add(4 * time.Second)
@@ -81,7 +93,7 @@ func TestARegionFailsAtOnceAfterAllItsServersFailed(t *testing.T) {
 }
 
 func TestOurOwnRegionIsNeverGivenUpNorOneThatIsNotKnown(t *testing.T) {
-	d := NewDirectory(DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
+	d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
 	d.Update(peersOf("us", "us1", "us2"))
 	d.Report("us", "us2", errRefused)
 	d.Report("us", "us1", errRefused)
@@ -100,7 +112,7 @@ func TestOurOwnRegionIsNeverGivenUpNorOneThatIsNotKnown(t *testing.T) {
 }
 
 func TestServersInTheOrderInWhichToTryThem(t *testing.T) {
-	d := NewDirectory(DirectoryConfig{Region: "us", Self: "self", Clock: clock.Real})
+	d := newDirectory(t, DirectoryConfig{Region: "us", Self: "self", Clock: clock.Real})
 	d.Update([]Peer{
 		{Region: "eu", RPC: "dead-near", RTT: 1},
 		{Region: "eu", RPC: "far", Alive: true, RTT: 90},
@@ -131,10 +143,10 @@ type prober struct {
 	at     []time.Time
 }
 
-func (p *prober) probe(ctx context.Context, region, addr string) error {
+func (p *prober) probe(_ context.Context, peer Peer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.probed = append(p.probed, addr)
+	p.probed = append(p.probed, peer.RPC)
 	p.at = append(p.at, time.Now())
 	return p.fail
 }
@@ -156,7 +168,7 @@ func (p *prober) asked() ([]string, []time.Time) {
 func withProbes(t *testing.T, f func(d *Directory, p *prober)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &prober{fail: errRefused}
-		d := NewDirectory(DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real, Probe: p.probe})
+		d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real, Probe: p.probe})
 		d.Update(slices.Concat(peersOf("us", "us1"), peersOf("eu", "eu1", "eu2", "eu3"), peersOf("ap", "ap1")))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -234,7 +246,7 @@ func TestGossipOfALifeSignHastensTheProbeAndDecidesNothing(t *testing.T) {
 		}
 	})
 	// Nor does gossip that all are dead make a region fail.
-	d := NewDirectory(DirectoryConfig{Region: "us", Clock: clock.Real})
+	d := newDirectory(t, DirectoryConfig{Region: "us", Clock: clock.Real})
 	d.Update([]Peer{{Region: "eu", RPC: "eu1"}})
 	if err := d.Down("eu"); err != nil {
 		t.Errorf("gossip alone made a region fail: %v", err)
@@ -244,7 +256,7 @@ func TestGossipOfALifeSignHastensTheProbeAndDecidesNothing(t *testing.T) {
 func TestLostRegionsAreRememberedOverRestartsUntilForgotten(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *Directory {
-		return NewDirectory(DirectoryConfig{Region: "us", Self: "us1", DataDir: dir, Clock: clock.Real})
+		return newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", DataDir: dir, Clock: clock.Real})
 	}
 	d := open()
 	d.Update(slices.Concat(peersOf("us", "us1"), peersOf("eu", "eu1", "eu2"), peersOf("ap", "ap1")))

@@ -2,7 +2,10 @@
 // a directory of who is where, the decision where a call goes, and questions to
 // many regions at once that say what each region's part is worth.
 //
-// Gossip orders candidates; it refuses nothing. Only calls and probes of our own
+// A region is known by the id of its cell, pinned when it is first seen; another
+// cell under its name is quarantined until an operator accepts it (identity.go).
+//
+// Gossip orders candidates; it refuses no server of a region's cell. Only calls and probes of our own
 // make a region fail fast, and they make it live again: a region whose calls
 // fail answers at once from then on and is probed in the background until it
 // answers. Ages are by this agent's clock, from when it asked.

@@ -45,8 +45,8 @@ const (
 type GossipConfig struct {
 	// Name is the server's; its member name is name.region.
 	Name, Region, Datacenter string
-	// ID is the server's Raft id.
-	ID string
+	// ID is the server's Raft id, Cell its cell's, "" when it is of none yet.
+	ID, Cell string
 	// Bind is host:port to listen on, Advertise what others are told, RPC
 	// the server's RPC address as others reach it.
 	Bind, Advertise, RPC string
@@ -68,7 +68,9 @@ type Peer struct {
 	Expect                   int
 	Cell                     string
 	Build                    string
-	// Alive is what gossip believes; Left says that it went on purpose.
+	// Alive is what gossip believes; Left says that it has gone on purpose. A
+	// server of which somebody said that it is leaving is neither until it has,
+	// since anybody can say so.
 	Alive, Left bool
 	// RTT is the estimate of the round trip from here, 0 when there is none.
 	RTT time.Duration
@@ -80,6 +82,12 @@ type Gossip struct {
 	cfg    GossipConfig
 	serf   *serf.Serf
 	events chan serf.Event
+	// changed has a change that is not told yet.
+	changed chan struct{}
+	// refused are the members last told of as not used; Run's alone.
+	refused map[string]error
+	// port is what addresses without one mean.
+	port int
 
 	mu   sync.Mutex // guards tags
 	tags map[string]string
@@ -95,11 +103,11 @@ func NewGossip(cfg GossipConfig) (*Gossip, error) {
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
 	}
-	g := &Gossip{cfg: cfg, events: make(chan serf.Event, 256)}
 	host, port, err := splitAddr(cfg.Bind)
 	if err != nil {
 		return nil, err
 	}
+	g := &Gossip{cfg: cfg, events: make(chan serf.Event, 256), changed: make(chan struct{}, 1), port: port}
 	advHost, advPort, err := splitAddr(cfg.Advertise)
 	if err != nil {
 		return nil, err
@@ -140,6 +148,9 @@ func NewGossip(cfg GossipConfig) (*Gossip, error) {
 		tagPort: strconv.Itoa(rpcPort), tagExpect: strconv.Itoa(cfg.Expect), tagBuild: cfg.Build,
 		tagProto: strconv.Itoa(Protocol), tagMin: strconv.Itoa(Protocol), tagMax: strconv.Itoa(Protocol),
 	}
+	if cfg.Cell != "" {
+		g.tags[tagCell] = cfg.Cell
+	}
 	c.Tags = g.tags
 	// Serf opens its snapshot before its port, and forgets it when the port
 	// cannot be had: so the port comes first.
@@ -166,21 +177,48 @@ func splitAddr(addr string) (string, int, error) {
 	return host, port, nil
 }
 
+// Changed makes Run tell of a change, of what we know ourselves.
+func (g *Gossip) Changed() {
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+}
+
 // Run tells of changes until ctx ends. It does not leave the pool.
 func (g *Gossip) Run(ctx context.Context) error {
+	// Serf tells of no change of round trips, nor of a server that contradicts
+	// whoever said that it leaves.
+	refresh := time.NewTicker(10 * time.Second)
+	defer refresh.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-g.changed:
+			g.notify()
+		case <-refresh.C:
+			g.notify()
 		case <-g.events:
 			// One notice for whatever has piled up.
 			for n := len(g.events); n > 0; n-- {
 				<-g.events
 			}
-			if g.cfg.Notify != nil {
-				g.cfg.Notify()
-			}
+			g.notify()
 		}
+	}
+}
+
+func (g *Gossip) notify() {
+	_, refused := g.Peers()
+	for name, why := range refused {
+		if g.refused[name] == nil || g.refused[name].Error() != why.Error() {
+			g.cfg.Log.Warn("a gossip member is not used", "member", name, "cause", why)
+		}
+	}
+	g.refused = refused
+	if g.cfg.Notify != nil {
+		g.cfg.Notify()
 	}
 }
 
@@ -205,23 +243,35 @@ func (g *Gossip) Join(addrs []string) (int, error) {
 	return n, nil
 }
 
-// RetryJoin joins servers, trying for ever, and again whenever this server is
-// alone in the pool, until ctx ends. A longest wait of max gives up nothing.
-func (g *Gossip) RetryJoin(ctx context.Context, addrs []string, max time.Duration) error {
+// RetryJoin joins servers until ctx ends: it tries those that are not in the
+// pool again and again, so that halves which formed apart find each other, with
+// waits that grow to every. When none was ever joined in so many tries it fails;
+// 0 tries on for ever.
+func (g *Gossip) RetryJoin(ctx context.Context, addrs []string, every time.Duration, tries int) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	wait := backoff.Policy{Min: 200 * time.Millisecond, Max: max}
+	wait := backoff.Policy{Min: 200 * time.Millisecond, Max: every}
+	ever := false
 	for n := 0; ; n++ {
-		if g.serf.Memberlist().NumMembers() <= 1 || n == 0 {
-			joined, err := g.Join(addrs)
+		if missing := g.missing(ctx, addrs); len(missing) > 0 {
+			joined, err := g.join(ctx, missing)
 			switch {
-			case joined > 0:
+			case ctx.Err() != nil:
+				return nil
+			case joined > 0 && !ever:
 				g.cfg.Log.Info("joined", "servers", joined)
-				n = 0
-			case ctx.Err() == nil && n%10 == 0:
+				ever = true
+			case joined > 0:
+				// A name with an address that nobody has is joined anew each time.
+				g.cfg.Log.Debug("joined again", "servers", joined)
+			case !ever && tries > 0 && n+1 >= tries:
+				return fmt.Errorf("gave up after %d tries (retry_max): %w", n+1, err)
+			case n%10 == 0:
 				g.cfg.Log.Warn("cannot join yet; trying on", "error", err)
 			}
+		} else {
+			ever = true
 		}
 		if !wait.Sleep(ctx, n) {
 			return nil
@@ -229,27 +279,93 @@ func (g *Gossip) RetryJoin(ctx context.Context, addrs []string, max time.Duratio
 	}
 }
 
+// join is Join until ctx ends. What is under way then ends by itself, within
+// memberlist's TCPTimeout for each address.
+func (g *Gossip) join(ctx context.Context, addrs []string) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		n, err := g.Join(addrs)
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return r.n, r.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// missing are the addresses at which no member of the pool is alive.
+func (g *Gossip) missing(ctx context.Context, addrs []string) (out []string) {
+	alive := make(map[string]bool)
+	for _, m := range g.serf.Members() {
+		if m.Status == serf.StatusAlive {
+			alive[net.JoinHostPort(m.Addr.String(), strconv.Itoa(int(m.Port)))] = true
+		}
+	}
+	for _, addr := range addrs {
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			host, port = addr, strconv.Itoa(g.port)
+		}
+		ips, err := net.DefaultResolver.LookupHost(ctx, host)
+		there := err == nil
+		for _, ip := range ips {
+			there = there && alive[net.JoinHostPort(ip, port)]
+		}
+		if !there {
+			out = append(out, addr)
+		}
+	}
+	return out
+}
+
 // SetCell gossips the identity of our cell.
-func (g *Gossip) SetCell(id string) error {
+func (g *Gossip) SetCell(id string) error { return g.setTag(tagCell, id) }
+
+// SetID gossips this server's Raft id, when that is a new one.
+func (g *Gossip) SetID(id string) error { return g.setTag(tagID, id) }
+
+func (g *Gossip) setTag(tag, value string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.tags[tagCell] == id {
+	if g.tags[tag] == value {
 		return nil
 	}
 	next := make(map[string]string, len(g.tags)+1)
 	for k, v := range g.tags {
 		next[k] = v
 	}
-	next[tagCell] = id
+	next[tag] = value
 	if err := g.serf.SetTags(next); err != nil {
-		return fmt.Errorf("cannot gossip the cell's identity: %w", err)
+		return fmt.Errorf("cannot gossip %s %q: %w", tag, value, err)
 	}
 	g.tags = next
 	return nil
 }
 
-// ForceLeave declares a failed member gone on purpose.
-func (g *Gossip) ForceLeave(name string) error { return g.serf.RemoveFailedNode(name) }
+// ForceLeave declares a failed member gone on purpose; prune forgets it at once.
+// A name without region is of ours. One that is alive would contradict, and is
+// refused.
+func (g *Gossip) ForceLeave(name string, prune bool) error {
+	for _, m := range g.serf.Members() {
+		if m.Name != name && m.Name != name+"."+g.cfg.Region {
+			continue
+		}
+		switch {
+		case m.Status == serf.StatusAlive:
+			return model.Errorf(model.KindConflict, "server %q is alive: stop it, or let it leave, before it is declared gone", m.Name)
+		case prune:
+			return g.serf.RemoveFailedNodePrune(m.Name)
+		}
+		return g.serf.RemoveFailedNode(m.Name)
+	}
+	return model.NotFound("server", name)
+}
 
 // Peers returns the servers of all regions, ourselves included. Members that
 // are no servers of ours, or that speak another protocol, are left out, with
@@ -298,7 +414,7 @@ func peerOf(m serf.Member) (Peer, error) {
 	return Peer{
 		Name: m.Name, Region: t[tagRegion], Datacenter: t[tagDC], ID: t[tagID], RPC: t[tagRPC], Expect: expect,
 		Cell: t[tagCell], Build: t[tagBuild], Alive: m.Status == serf.StatusAlive,
-		Left: m.Status == serf.StatusLeft || m.Status == serf.StatusLeaving,
+		Left: m.Status == serf.StatusLeft,
 	}, nil
 }
 

@@ -13,7 +13,8 @@ import (
 
 // Cell is what routing must know of our own region's Raft.
 type Cell interface {
-	IsLeader() bool
+	// Leads reports whether this server may answer for the region.
+	Leads() bool
 	// Leader is the leader's RPC address, "" when none is known.
 	Leader() string
 }
@@ -60,6 +61,12 @@ func (r *Router) Route(ctx context.Context, env *rpc.Envelope, spec method.Spec)
 	if env.Region != "" && env.Region != model.GlobalRegion && env.Region != own {
 		return r.toRegion(env.Region)
 	}
+	// Gossip may not have told the caller yet that this is another cell under a
+	// name that it knows.
+	if ours := r.dir.cfg.Cell(); env.Cell != "" && ours != "" && env.Cell != ours {
+		return rpc.Decision{}, &model.Error{Kind: model.KindUnreachable, Region: own, Message: fmt.Sprintf(
+			"region %q is unreachable: the server that has the call is of the cell %s, and the call is for the cell %s; see atoll region list", own, ours, env.Cell)}
+	}
 	switch spec.Place {
 	case method.AtServer:
 		return rpc.Decision{Local: true, Region: own}, nil
@@ -88,7 +95,9 @@ func (r *Router) toRegion(name string) (rpc.Decision, error) {
 	if err := r.dir.Down(name); err != nil {
 		return rpc.Decision{}, err
 	}
-	return decision(name, servers), nil
+	d := decision(name, servers)
+	d.Cell = r.dir.CellOf(name)
+	return d, nil
 }
 
 func decision(region string, servers []Peer) rpc.Decision {
@@ -105,7 +114,7 @@ func (r *Router) toLeader(ctx context.Context, env *rpc.Envelope) (rpc.Decision,
 	own := r.Region()
 	deadline := time.Now().Add(leaderWait)
 	for {
-		if r.cell.IsLeader() {
+		if r.cell.Leads() {
 			return rpc.Decision{Local: true, Region: own}, nil
 		}
 		// A call that a server of this region passed on is not passed on

@@ -28,7 +28,7 @@ func (c *fakeCell) set(leads bool, leader string) {
 	c.leads, c.leader = leads, leader
 }
 
-func (c *fakeCell) IsLeader() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.leads }
+func (c *fakeCell) Leads() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.leads }
 
 func (c *fakeCell) Leader() string { c.mu.Lock(); defer c.mu.Unlock(); return c.leader }
 
@@ -41,7 +41,7 @@ func TestWhereACallGoes(t *testing.T) { synctest.Test(t, whereACallGoes) }
 func whereACallGoes(t *testing.T) {
 	session := new(rpc.Session)
 	cell := &fakeCell{}
-	d := NewDirectory(DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
+	d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
 	d.Update(slices.Concat(peersOf("us", "us1", "us2"), peersOf("eu", "eu1", "eu2"), peersOf("ap", "ap1")))
 	d.Report("ap", "ap1", errRefused)
 	r := NewRouter(d, cell, fakeSessions{"here": session})
@@ -117,7 +117,7 @@ func TestACallWaitsForALeader(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cell := &fakeCell{}
-				d := NewDirectory(DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
+				d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
 				d.Update(peersOf("us", "us1", "us2"))
 				timer := time.AfterFunc(c.after, func() { cell.set(c.leads, c.leader) })
 				defer timer.Stop()

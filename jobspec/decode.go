@@ -23,6 +23,7 @@ type decoder struct {
 	faults []string
 	count  int
 	field  string
+	places *Places
 }
 
 // block is a block of the file with the scope that it is read in.
@@ -132,6 +133,7 @@ func (d *decoder) children(b *block) []*block {
 		} else {
 			inner.path = join(b.path, label)
 		}
+		d.places.note(inner.path, inner.at)
 	}
 	return out
 }
@@ -212,6 +214,7 @@ func (d *decoder) value(b *block, a *hclsyntax.Attribute) *value {
 	if b.kind == "job" {
 		path = a.Name
 	}
+	d.places.note(path, a.SrcRange)
 	v, diags := b.scope.eval(a.Expr)
 	if diags.HasErrors() {
 		d.diagnose(diags, path)

@@ -25,12 +25,38 @@ func (d *decoder) group(b *block) *model.TaskGroup {
 		"affinity":       d.opaque(&g.Affinities),
 		"spread":         d.opaque(&g.Spreads),
 		"volume":         d.opaque(&g.Volumes),
-		"disconnect":     d.opaque(&g.Disconnect),
-		"migrate":        d.keep(&g.Migrate, migrateParts, false),
+		"disconnect":     d.disconnect(&g.Disconnect),
+		"migrate":        d.migrate(&g.Migrate),
 		"scaling":        d.opaque(&g.Scaling),
 		"consul":         d.without,
 	})
 	return g
+}
+
+func (d *decoder) disconnect(to **model.DisconnectStrategy) func(*block) {
+	return func(b *block) {
+		s := model.NewDisconnectStrategy()
+		d.read(b, attrs{
+			"lost_after":           func(v *value) { v.duration(&s.LostAfter) },
+			"stop_on_client_after": func(v *value) { v.duration(&s.StopOnClientAfter) },
+			"replace":              func(v *value) { v.bool(&s.Replace) },
+			"reconcile":            func(v *value) { v.string(&s.Reconcile) },
+		}, nil)
+		*to = s
+	}
+}
+
+func (d *decoder) migrate(to **model.MigrateStrategy) func(*block) {
+	return func(b *block) {
+		m := model.NewMigrateStrategy()
+		d.read(b, attrs{
+			"max_parallel":     func(v *value) { v.int(&m.MaxParallel) },
+			"health_check":     func(v *value) { v.string(&m.HealthCheck) },
+			"min_healthy_time": func(v *value) { v.duration(&m.MinHealthyTime) },
+			"healthy_deadline": func(v *value) { v.duration(&m.HealthyDeadline) },
+		}, nil)
+		*to = m
+	}
 }
 
 func (d *decoder) disk(to **model.EphemeralDisk) func(*block) {

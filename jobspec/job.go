@@ -30,7 +30,7 @@ func (d *decoder) job(b *block) *model.Job {
 		"multiregion":   d.opaque(&j.Multiregion),
 		"periodic":      d.opaque(&j.Periodic),
 		"parameterized": d.opaque(&j.ParameterizedJob),
-		"migrate":       d.keep(&j.Migrate, migrateParts, false),
+		"migrate":       d.migrate(&j.Migrate),
 		"ui":            d.keep(&j.UI, uiParts, false),
 		// A task of the job's own is a group of its name.
 		"task": func(b *block) {
@@ -101,8 +101,8 @@ func (d *decoder) update(to **model.UpdateStrategy) func(*block) {
 			"healthy_deadline":  func(v *value) { v.duration(&u.HealthyDeadline) },
 			"progress_deadline": func(v *value) { v.duration(&u.ProgressDeadline) },
 			"canary":            func(v *value) { v.int(&u.Canary) },
-			"auto_revert":       func(v *value) { v.bool(&u.AutoRevert) },
-			"auto_promote":      func(v *value) { v.bool(&u.AutoPromote) },
+			"auto_revert":       func(v *value) { v.bool(&u.AutoRevert); u.AutoRevertGiven = true },
+			"auto_promote":      func(v *value) { v.bool(&u.AutoPromote); u.AutoPromoteGiven = true },
 		}, nil)
 		*to = u
 	}

@@ -38,11 +38,6 @@ var (
 		"on_update": {name: "OnUpdate"}, "check_restart": {name: "CheckRestart", within: checkRestartParts},
 	}
 
-	migrateParts = parts{
-		"max_parallel": {name: "MaxParallel"}, "health_check": {name: "HealthCheck"},
-		"min_healthy_time": {name: "MinHealthyTime", time: true}, "healthy_deadline": {name: "HealthyDeadline", time: true},
-	}
-
 	weightParts = parts{"passing": {name: "Passing"}, "warning": {name: "Warning"}}
 
 	uiParts = parts{"description": {name: "Description"}, "link": {name: "Links", many: true, within: parts{"label": {name: "Label"}, "url": {name: "Url"}}}}

@@ -43,7 +43,14 @@ const (
 
 // Parse reads a job file. Its errors are of one line and begin with file and
 // line; several faults are told together.
-func Parse(name string, src []byte, opts Options) (job *model.Job, err error) {
+func Parse(name string, src []byte, opts Options) (*model.Job, error) {
+	job, _, err := ParsePlaces(name, src, opts)
+	return job, err
+}
+
+// ParsePlaces is Parse for those who go on to check the job: it returns where
+// the job's parts are written, too.
+func ParsePlaces(name string, src []byte, opts Options) (job *model.Job, places *Places, err error) {
 	// A fault of a library on an odd input must not end the agent.
 	defer func() {
 		if p := recover(); p != nil {
@@ -52,13 +59,13 @@ func Parse(name string, src []byte, opts Options) (job *model.Job, err error) {
 	}()
 	body, err := parseBody(name, src)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	d := &decoder{name: name}
+	d := &decoder{name: name, places: newPlaces()}
 	root := &scope{src: src, budget: newBudget()}
 	d.variables(body, opts, root)
 	if err := d.err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var found []*block
 	for _, b := range d.children(&block{body: body, scope: root}) {
@@ -79,12 +86,13 @@ func Parse(name string, src []byte, opts Options) (job *model.Job, err error) {
 	case len(found) > 1:
 		d.fault(found[1].at, "job", "there are %d job blocks; a file has one", len(found))
 	default:
+		d.places.note("job", found[0].at)
 		job = d.job(found[0])
 	}
 	if err := d.err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return job, nil
+	return job, d.places, nil
 }
 
 func parseBody(name string, src []byte) (*hclsyntax.Body, error) {
@@ -93,7 +101,7 @@ func parseBody(name string, src []byte) (*hclsyntax.Body, error) {
 	}
 	f, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	if diags.HasErrors() {
-		d := &decoder{name: name}
+		d := &decoder{name: name, places: newPlaces()}
 		d.diagnose(diags, "")
 		return nil, d.err()
 	}
@@ -184,12 +192,16 @@ func (d *decoder) fault(at hcl.Range, path, format string, args ...any) {
 	d.faults = append(d.faults, where+": "+path+fmt.Sprintf(format, args...))
 }
 
-// diagnose notes what the HCL library says.
+// diagnose notes what the HCL library says. It says the same of each line that
+// an unclosed quote runs through: once is enough.
 func (d *decoder) diagnose(diags hcl.Diagnostics, path string) {
+	last := ""
 	for _, diag := range diags {
-		if diag.Severity != hcl.DiagError {
+		said := diag.Summary + diag.Detail
+		if diag.Severity != hcl.DiagError || said == last {
 			continue
 		}
+		last = said
 		var at hcl.Range
 		if diag.Subject != nil {
 			at = *diag.Subject

@@ -38,9 +38,12 @@ type Allocation struct {
 	Metrics            *AllocMetric
 	DesiredStatus      string
 	DesiredDescription string
+	DesiredTransition  DesiredTransition
 	ClientStatus       string
 	ClientDescription  string
 	TaskStates         map[string]*TaskState
+	DeploymentID       string
+	DeploymentStatus   *AllocDeploymentStatus
 	FollowupEvalID     string
 	PreviousAllocation string
 	NextAllocation     string
@@ -187,6 +190,7 @@ type AllocStub struct {
 	ClientStatus       string
 	ClientDescription  string
 	TaskStates         map[string]*TaskState
+	DeploymentStatus   *AllocDeploymentStatus
 	FollowupEvalID     string
 	NextAllocation     string
 	RescheduleTracker  *RescheduleTracker
@@ -202,7 +206,7 @@ func (a *Allocation) Stub() *AllocStub {
 		ID: a.ID, EvalID: a.EvalID, Name: a.Name, Namespace: a.Namespace, NodeID: a.NodeID, NodeName: a.NodeName,
 		JobID: a.JobID, TaskGroup: a.TaskGroup, DesiredStatus: a.DesiredStatus, DesiredDescription: a.DesiredDescription,
 		ClientStatus: a.ClientStatus, ClientDescription: a.ClientDescription, TaskStates: a.TaskStates,
-		FollowupEvalID: a.FollowupEvalID, NextAllocation: a.NextAllocation, RescheduleTracker: a.RescheduleTracker,
+		DeploymentStatus: a.DeploymentStatus, FollowupEvalID: a.FollowupEvalID, NextAllocation: a.NextAllocation, RescheduleTracker: a.RescheduleTracker,
 		CreateIndex: a.CreateIndex, ModifyIndex: a.ModifyIndex, CreateTime: a.CreateTime, ModifyTime: a.ModifyTime,
 	}
 	if a.Job != nil {
@@ -217,6 +221,10 @@ type AllocUpdate struct {
 	ClientStatus      string
 	ClientDescription string
 	TaskStates        map[string]*TaskState
+	// DeploymentStatus is nil until the node knows whether the allocation is
+	// healthy, in the deployment of DeploymentID or, when that is "", in none.
+	DeploymentID     string
+	DeploymentStatus *AllocDeploymentStatus
 }
 
 func hostOf(addr string) string {

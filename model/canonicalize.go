@@ -19,6 +19,18 @@ func (j *Job) Canonicalize() {
 		j.Datacenters = []string{"*"}
 	}
 	j.NodePool = cmp.Or(j.NodePool, NodePoolDefault)
+	if j.Update == nil && j.Type == JobTypeService {
+		j.Update = NewUpdateStrategy()
+	}
+	if j.Update != nil {
+		j.Update.canonicalize(defaultUpdate())
+	}
+	if j.Migrate != nil {
+		j.Migrate.canonicalize(defaultMigrate())
+	}
+	if j.Reschedule != nil {
+		j.Reschedule.canonicalize(defaultReschedule(j.Type))
+	}
 	for _, g := range j.TaskGroups {
 		if g != nil {
 			g.canonicalize(j)
@@ -31,19 +43,31 @@ func (g *TaskGroup) canonicalize(j *Job) {
 		g.RestartPolicy = NewRestartPolicy()
 	}
 	g.RestartPolicy.canonicalize(defaultRestart(j.Type))
-	if g.ReschedulePolicy == nil {
+	// Allocations of system jobs are bound to their nodes: they have no policy
+	// unless one was written, which Validate refuses.
+	if g.ReschedulePolicy == nil && (j.Reschedule != nil || !j.everywhere()) {
 		g.ReschedulePolicy = NewReschedulePolicy()
-		if j.Reschedule != nil {
-			*g.ReschedulePolicy = *j.Reschedule
-		}
 	}
-	g.ReschedulePolicy.canonicalize(j.Type)
+	if g.ReschedulePolicy != nil {
+		g.ReschedulePolicy.canonicalize(orElse(j.Reschedule, defaultReschedule(j.Type)))
+	}
 	if g.EphemeralDisk == nil {
 		g.EphemeralDisk = NewEphemeralDisk()
 	}
-	if g.Update == nil && j.Update != nil && j.Type == JobTypeService {
-		u := *j.Update
-		g.Update = &u
+	if g.Update == nil && j.Update != nil {
+		g.Update = NewUpdateStrategy()
+	}
+	if g.Update != nil {
+		g.Update.canonicalize(orElse(j.Update, defaultUpdate()))
+	}
+	if g.Migrate == nil && (j.Migrate != nil || j.Type == JobTypeService) {
+		g.Migrate = NewMigrateStrategy()
+	}
+	if g.Migrate != nil {
+		g.Migrate.canonicalize(orElse(j.Migrate, defaultMigrate()))
+	}
+	if g.Disconnect != nil {
+		g.Disconnect.Reconcile = cmp.Or(g.Disconnect.Reconcile, ReconcileBestScore)
 	}
 	for _, t := range g.Tasks {
 		if t != nil {
@@ -81,11 +105,15 @@ func (p *RestartPolicy) canonicalize(d *RestartPolicy) {
 	p.Mode = cmp.Or(p.Mode, d.Mode)
 }
 
-func (p *ReschedulePolicy) canonicalize(jobType string) {
-	d := ReschedulePolicy{Delay: 30 * time.Second, DelayFunction: "exponential", MaxDelay: time.Hour, Unlimited: true}
+// defaultReschedule is the reschedule policy of a job's type.
+func defaultReschedule(jobType string) *ReschedulePolicy {
 	if jobType == JobTypeBatch {
-		d = ReschedulePolicy{Attempts: 1, Interval: 24 * time.Hour, Delay: 5 * time.Second, DelayFunction: "constant"}
+		return &ReschedulePolicy{Attempts: 1, Interval: 24 * time.Hour, Delay: 5 * time.Second, DelayFunction: "constant"}
 	}
+	return &ReschedulePolicy{Delay: 30 * time.Second, DelayFunction: "exponential", MaxDelay: time.Hour, Unlimited: true}
+}
+
+func (p *ReschedulePolicy) canonicalize(d *ReschedulePolicy) {
 	// Attempts without a word on unlimited mean a limit.
 	if !p.UnlimitedGiven {
 		p.Unlimited = d.Unlimited && p.Attempts <= 0
@@ -97,6 +125,17 @@ func (p *ReschedulePolicy) canonicalize(jobType string) {
 	setUnsetTime(&p.MaxDelay, d.MaxDelay)
 	p.DelayFunction = cmp.Or(p.DelayFunction, d.DelayFunction)
 }
+
+// orElse is v, or d when there is none.
+func orElse[T any](v, d *T) *T {
+	if v != nil {
+		return v
+	}
+	return d
+}
+
+// everywhere reports whether the job runs on every node that it may.
+func (j *Job) everywhere() bool { return j.Type == JobTypeSystem || j.Type == JobTypeSysBatch }
 
 func setUnset(v *int, d int) {
 	if *v == Unset {

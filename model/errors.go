@@ -130,6 +130,24 @@ func NotFound(what, name string) *Error {
 	return &Error{Kind: KindNotFound, Message: fmt.Sprintf("%s %q not found", what, name)}
 }
 
+// NoAnswer says that a region did not answer: why, and how long before now it
+// last did; contact is zero when this agent never reached it.
+func NoAnswer(region string, cause error, contact, now time.Time) *Error {
+	e := &Error{Kind: KindUnreachable, Region: region}
+	what := "no answer"
+	if cause != nil && KindOf(cause) != KindDeadline {
+		what = cause.Error()
+	}
+	if contact.IsZero() {
+		e.Message = fmt.Sprintf("region %q is unreachable: %s; this agent never reached it", region, what)
+		return e
+	}
+	e.LastContact = now.Sub(contact)
+	e.Message = fmt.Sprintf("region %q is unreachable: %s; last contact %s ago, at %s",
+		region, what, e.LastContact.Round(100*time.Millisecond), contact.UTC().Format(time.RFC3339))
+	return e
+}
+
 // KindOf returns the kind of err: of the first *Error in its chain, else by
 // the context errors, else KindInternal.
 func KindOf(err error) Kind {

@@ -2,6 +2,13 @@ package model
 
 import "time"
 
+// A failed evaluation is followed by another, after a delay that doubles each
+// time, and no more once it would be longer than the longest.
+const (
+	failedFollowDelay    = time.Minute
+	maxFailedFollowDelay = 16 * time.Minute
+)
+
 // Evaluation statuses (Nomad spells canceled with one l here) and triggers.
 const (
 	EvalPending   = "pending"
@@ -17,6 +24,12 @@ const (
 	TriggerMaxPlans      = "max-plan-attempts"
 	TriggerRetryFailed   = "alloc-failure"
 	TriggerFailedFollow  = "failed-follow-up"
+	TriggerDeployment    = "deployment-watcher"
+	TriggerRolling       = "rolling-update"
+	TriggerDisconnect    = "max-disconnect-timeout"
+	TriggerReconnect     = "reconnect"
+	TriggerNodeDrain     = "node-drain"
+	TriggerAllocStop     = "alloc-stop"
 )
 
 // Evaluation is a request to make what runs match a job.
@@ -42,8 +55,10 @@ type Evaluation struct {
 	// FailedTGAllocs tells, by group, why no place was found.
 	FailedTGAllocs map[string]*AllocMetric
 	// ClassEligibility says which computed classes could take a blocked
-	// evaluation's groups; classes not in it were not seen.
-	ClassEligibility     map[string]bool
+	// evaluation's groups, had they room; classes not in it were not seen.
+	ClassEligibility map[string]bool
+	// EscapedComputedClass says that not every node of an eligible class
+	// could, since constraints look at single nodes.
 	EscapedComputedClass bool
 	// QueuedAllocations counts, by group, what is still to be placed.
 	QueuedAllocations map[string]int
@@ -55,6 +70,38 @@ type Evaluation struct {
 	ModifyTime    int64
 }
 
+// EvaluationStub is what an evaluation says of one that is related to it.
+type EvaluationStub struct {
+	ID                string
+	Priority          int
+	Type              string
+	TriggeredBy       string
+	Namespace         string
+	JobID             string
+	NodeID            string
+	DeploymentID      string
+	Status            string
+	StatusDescription string
+	WaitUntil         time.Time
+	NextEval          string
+	PreviousEval      string
+	BlockedEval       string
+	CreateIndex       uint64
+	ModifyIndex       uint64
+	CreateTime        int64
+	ModifyTime        int64
+}
+
+// Stub is the evaluation as a related one.
+func (e *Evaluation) Stub() *EvaluationStub {
+	return &EvaluationStub{
+		ID: e.ID, Priority: e.Priority, Type: e.Type, TriggeredBy: e.TriggeredBy, Namespace: e.Namespace, JobID: e.JobID,
+		NodeID: e.NodeID, DeploymentID: e.DeploymentID, Status: e.Status, StatusDescription: e.StatusDescription,
+		WaitUntil: e.WaitUntil, NextEval: e.NextEval, PreviousEval: e.PreviousEval, BlockedEval: e.BlockedEval,
+		CreateIndex: e.CreateIndex, ModifyIndex: e.ModifyIndex, CreateTime: e.CreateTime, ModifyTime: e.ModifyTime,
+	}
+}
+
 // Terminal reports whether the evaluation's status is final.
 func (e *Evaluation) Terminal() bool {
 	switch e.Status {
@@ -62,6 +109,24 @@ func (e *Evaluation) Terminal() bool {
 		return true
 	}
 	return false
+}
+
+// FollowFailed is the evaluation, of a new id, that later tries again what e
+// failed to do; nil when e was the last such attempt. What then is left undone
+// waits for whatever else makes an evaluation of the job.
+func (e *Evaluation) FollowFailed(id string, now time.Time) *Evaluation {
+	delay := failedFollowDelay
+	if e.TriggeredBy == TriggerFailedFollow {
+		delay = 2 * e.WaitUntil.Sub(time.Unix(0, e.CreateTime)).Round(time.Second)
+	}
+	if delay > maxFailedFollowDelay {
+		return nil
+	}
+	return &Evaluation{
+		ID: id, Namespace: e.Namespace, JobID: e.JobID, Type: e.Type, Priority: e.Priority, JobModifyIndex: e.JobModifyIndex,
+		TriggeredBy: TriggerFailedFollow, Status: EvalPending, PreviousEval: e.ID, WaitUntil: now.Add(delay).UTC(),
+		CreateTime: now.UnixNano(), ModifyTime: now.UnixNano(),
+	}
 }
 
 // JobKey is the evaluated job's key.

@@ -78,6 +78,8 @@ type AllocShared struct {
 	// Usage is Resources summed.
 	Usage   Usage
 	Metrics *AllocMetric
+	// DeploymentID is zero for what belongs to no deployment.
+	DeploymentID UUID
 }
 
 // AllocExtra is what only some allocations have. It is immutable.
@@ -93,6 +95,14 @@ type AllocExtra struct {
 	// TaskStates is the encoded map of task states (internal/wire).
 	TaskStates []byte
 	Reschedule *RescheduleTracker
+	// DeploymentStatus is nil for what is no canary until its health is
+	// known, Transition until something is wanted.
+	DeploymentStatus *AllocDeploymentStatus
+	Transition       *DesiredTransition
+	// Disconnected is since when the allocation was unknown, in Unix
+	// nanoseconds; it stays until a plan reconnects the allocation, so that a
+	// node's report alone does not make two of one.
+	Disconnected int64
 }
 
 // ServerTerminal reports whether the server wants the allocation stopped.
@@ -106,6 +116,12 @@ func (r *AllocRow) ClientTerminal() bool {
 // Terminal reports whether the allocation stopped or should.
 func (r *AllocRow) Terminal() bool { return r.ServerTerminal() || r.ClientTerminal() }
 
+// Ended reports whether the allocation will never run again and nobody will say
+// more of it: its node did, or is gone for good.
+func (r *AllocRow) Ended(gone func(node UUID) bool) bool {
+	return r.ClientTerminal() || r.ServerTerminal() && gone(r.NodeID)
+}
+
 // Job is the version of the job that was placed.
 func (r *AllocRow) Job() *Job { return r.Shared.Job }
 
@@ -113,6 +129,33 @@ func (r *AllocRow) Job() *Job { return r.Shared.Job }
 func (r *AllocRow) Name() string {
 	return AllocName(r.Shared.Job.ID, r.Shared.Group, int(r.Index))
 }
+
+// DeploymentStatus is nil when nothing is known.
+func (r *AllocRow) DeploymentStatus() *AllocDeploymentStatus {
+	if r.Extra == nil {
+		return nil
+	}
+	return r.Extra.DeploymentStatus
+}
+
+// Transition is nil when nothing is wanted.
+func (r *AllocRow) Transition() *DesiredTransition {
+	if r.Extra == nil {
+		return nil
+	}
+	return r.Extra.Transition
+}
+
+// Disconnected is Extra.Disconnected, 0 when it was never unknown.
+func (r *AllocRow) Disconnected() int64 {
+	if r.Extra == nil {
+		return 0
+	}
+	return r.Extra.Disconnected
+}
+
+// HasNext reports whether the allocation was replaced.
+func (r *AllocRow) HasNext() bool { return r.Extra != nil && !r.Extra.Next.IsZero() }
 
 // HostPorts calls f with each port that the allocation holds on its node.
 func (r *AllocRow) HostPorts(f func(port int)) { r.Extra.hostPorts(f) }
@@ -141,7 +184,7 @@ func (r *AllocRow) View(nodeName string, decodeStates func([]byte) map[string]*T
 	a := &Allocation{
 		ID: r.ID.String(), Namespace: s.Job.Namespace, EvalID: s.EvalID.String(), Name: r.Name(),
 		NodeID: r.NodeID.String(), NodeName: nodeName, JobID: s.Job.ID, Job: s.Job, TaskGroup: s.Group,
-		AllocatedResources: s.Resources, Metrics: s.Metrics,
+		AllocatedResources: s.Resources, Metrics: s.Metrics, DeploymentID: s.DeploymentID.String(),
 		DesiredStatus: desiredNames[r.Desired], ClientStatus: clientNames[r.Client],
 		CreateIndex: r.CreateIndex, ModifyIndex: r.ModifyIndex, AllocModifyIndex: r.AllocModifyIndex,
 		CreateTime: r.CreateTime, ModifyTime: r.ModifyTime,
@@ -153,7 +196,10 @@ func (r *AllocRow) View(nodeName string, decodeStates func([]byte) map[string]*T
 	a.DesiredDescription, a.ClientDescription = x.DesiredDescription, x.ClientDescription
 	a.PreviousAllocation, a.NextAllocation = x.Previous.String(), x.Next.String()
 	a.FollowupEvalID = x.FollowupEval.String()
-	a.RescheduleTracker = x.Reschedule
+	a.RescheduleTracker, a.DeploymentStatus = x.Reschedule, x.DeploymentStatus
+	if x.Transition != nil {
+		a.DesiredTransition = *x.Transition
+	}
 	if len(x.TaskStates) > 0 {
 		a.TaskStates = decodeStates(x.TaskStates)
 	}

@@ -70,7 +70,7 @@ type Job struct {
 	Periodic         Opaque
 	ParameterizedJob Opaque
 	Reschedule       *ReschedulePolicy `json:",omitempty"`
-	Migrate          Opaque
+	Migrate          *MigrateStrategy
 	UI               Opaque
 
 	// What follows is the server's to set.
@@ -79,9 +79,13 @@ type Job struct {
 	Stop              bool
 	Status            string
 	StatusDescription string
-	Stable            bool
+	// Stable says that the version was deployed whole, so that one which fails
+	// may go back to it.
+	Stable bool
 	// Version counts from 0 the specs registered under this id.
 	Version uint64
+	// VersionTag is the version's name, nil when it has none.
+	VersionTag *JobVersionTag
 	// SubmitTime is in Unix nanoseconds.
 	SubmitTime int64
 	// CreateIndex is the Raft index of the first version, ModifyIndex of the
@@ -89,6 +93,14 @@ type Job struct {
 	CreateIndex    uint64
 	ModifyIndex    uint64
 	JobModifyIndex uint64
+}
+
+// JobVersionTag names a version of a job, which is then kept. TaggedTime is in
+// Unix nanoseconds.
+type JobVersionTag struct {
+	Name        string
+	Description string
+	TaggedTime  int64
 }
 
 // JobID is a job's key: ids are unique in their namespace.
@@ -149,8 +161,8 @@ type TaskGroup struct {
 	Affinities     Opaque
 	Spreads        Opaque
 	Volumes        Opaque
-	Disconnect     Opaque
-	Migrate        Opaque
+	Disconnect     *DisconnectStrategy
+	Migrate        *MigrateStrategy
 	Scaling        Opaque
 	Consul         Opaque
 	MaxRunDuration Opaque
@@ -318,38 +330,6 @@ func (p *ReschedulePolicy) UnmarshalJSON(b []byte) error {
 	if v.Unlimited != nil {
 		p.Unlimited, p.UnlimitedGiven = *v.Unlimited, true
 	}
-	return err
-}
-
-// UpdateStrategy is Nomad's update block. It is kept and shown; this version
-// replaces all allocations of a changed group at once, and warns of parts that
-// ask for more.
-type UpdateStrategy struct {
-	Stagger          time.Duration
-	MaxParallel      int
-	HealthCheck      string
-	MinHealthyTime   time.Duration
-	HealthyDeadline  time.Duration
-	ProgressDeadline time.Duration
-	Canary           int
-	AutoRevert       bool
-	AutoPromote      bool
-}
-
-// NewUpdateStrategy has Nomad's defaults.
-func NewUpdateStrategy() *UpdateStrategy {
-	return &UpdateStrategy{
-		Stagger: 30 * time.Second, MaxParallel: 1, HealthCheck: "checks",
-		MinHealthyTime: 10 * time.Second, HealthyDeadline: 5 * time.Minute, ProgressDeadline: 10 * time.Minute,
-	}
-}
-
-// UnmarshalJSON decodes over NewUpdateStrategy.
-func (u *UpdateStrategy) UnmarshalJSON(b []byte) error {
-	type plain UpdateStrategy
-	v := plain(*NewUpdateStrategy())
-	err := json.Unmarshal(b, &v)
-	*u = UpdateStrategy(v)
 	return err
 }
 

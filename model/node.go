@@ -37,6 +37,10 @@ type Node struct {
 	Status                string
 	StatusDescription     string
 	SchedulingEligibility string
+	// DrainStrategy is nil unless the node is being emptied.
+	DrainStrategy *DrainStrategy
+	// LastDrain is of the last drain, the present one too.
+	LastDrain *DrainMetadata
 	// StatusUpdatedAt is in Unix seconds, as Nomad's is.
 	StatusUpdatedAt int64
 	// Events are the last NodeEventsKept happenings, oldest first.
@@ -50,6 +54,13 @@ type Node struct {
 
 // NodeEventsKept bounds Node.Events.
 const NodeEventsKept = 10
+
+// Subsystems of node events, spelled as Nomad's.
+const (
+	NodeEventCluster   = "Cluster"
+	NodeEventScheduler = "Scheduler"
+	NodeEventDrain     = "Drain"
+)
 
 // NodeResources is what the node has.
 type NodeResources struct {
@@ -108,7 +119,7 @@ type NodeEvent struct {
 
 // Ready reports whether new work may be placed on the node.
 func (n *Node) Ready() bool {
-	return n.Status == NodeStatusReady && n.SchedulingEligibility == NodeEligible
+	return n.Status == NodeStatusReady && n.SchedulingEligibility == NodeEligible && n.DrainStrategy == nil
 }
 
 // Capacity is what tasks may use: the node's resources less the reserved.
@@ -151,7 +162,7 @@ type NodeStub struct {
 func (n *Node) Stub(withResources bool) *NodeStub {
 	s := &NodeStub{
 		Address: hostOf(n.HTTPAddr), ID: n.ID, Datacenter: n.Datacenter, Name: n.Name,
-		NodeClass: n.NodeClass, NodePool: n.NodePool, Version: n.Attributes["nomad.version"],
+		NodeClass: n.NodeClass, NodePool: n.NodePool, Version: n.Attributes["nomad.version"], Drain: n.DrainStrategy != nil,
 		SchedulingEligibility: n.SchedulingEligibility, Status: n.Status, StatusDescription: n.StatusDescription,
 		Drivers: n.Drivers, CreateIndex: n.CreateIndex, ModifyIndex: n.ModifyIndex,
 	}

@@ -25,6 +25,19 @@ type Plan struct {
 	Stop   []PlanStop
 	// Update moves allocations that go on running to the plan's job version.
 	Update []PlanUpdate
+	// JobModifyIndex is of the placed spec: a job purged and registered anew
+	// counts its versions from 0 again.
+	JobModifyIndex uint64
+	// Deployment is made with the plan, before its placements count towards
+	// it; nil for none. Its indexes are the store's to set.
+	Deployment        *Deployment
+	DeploymentUpdates []DeploymentUpdate
+	// Disconnect are allocations that are unknown from now on, Reconnect
+	// those that were and go on.
+	Disconnect []PlanDisconnect
+	Reconnect  []UUID
+	// Followup names the evaluations that failed allocations wait for.
+	Followup []PlanFollowup
 }
 
 // PlanGroup is what the placements of one group share.
@@ -32,6 +45,12 @@ type PlanGroup struct {
 	Name      string
 	Resources *AllocatedResources
 	Metrics   *AllocMetric
+	// DeploymentID is the deployment that placements and updates belong to;
+	// zero for none.
+	DeploymentID UUID
+	// JobVersion, when not nil, is placed instead of the plan's: what
+	// replaces the old version while canaries of the new are looked at.
+	JobVersion *uint64
 }
 
 // Placement is one new allocation.
@@ -62,9 +81,26 @@ type PlanUpdate struct {
 	Group uint16
 }
 
+// PlanDisconnect makes an allocation unknown: its client status changes, and
+// AllocExtra.Disconnected says since when.
+type PlanDisconnect struct {
+	ID UUID
+	// FollowupEval looks whether it came back; zero when it may take for
+	// ever.
+	FollowupEval UUID
+}
+
+// PlanFollowup says which evaluation an allocation waits for. It changes
+// nothing else of it, its ModifyTime included, from which its delay is counted.
+type PlanFollowup struct {
+	ID   UUID
+	Eval UUID
+}
+
 // NoOp reports whether applying p would change nothing.
 func (p *Plan) NoOp() bool {
-	return len(p.Place) == 0 && len(p.Stop) == 0 && len(p.Update) == 0
+	return len(p.Place) == 0 && len(p.Stop) == 0 && len(p.Update) == 0 && p.Deployment == nil && len(p.DeploymentUpdates) == 0 &&
+		len(p.Disconnect) == 0 && len(p.Reconnect) == 0 && len(p.Followup) == 0
 }
 
 // PlanResult is what the applier made of a plan.

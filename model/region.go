@@ -50,4 +50,17 @@ type RegionStatus struct {
 	// how long ago one succeeded, negative when none ever did.
 	Healthy     bool
 	LastContact time.Duration
+	// CellID is the cell that the region is known as, "" when that is not
+	// known.
+	CellID string
+	// Quarantined are other cells that claim the region; nothing is sent to
+	// them until an operator accepts one.
+	Quarantined []CellClaim `json:",omitempty"`
+}
+
+// CellClaim is a cell that claims a region which it is not known as.
+type CellClaim struct {
+	CellID string
+	// Servers are the RPC addresses of those that say they are of it.
+	Servers []string
 }

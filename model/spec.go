@@ -7,7 +7,7 @@ import "reflect"
 func SameSpec(a, b *Job) bool {
 	x, y := *a, *b
 	for _, j := range []*Job{&x, &y} {
-		j.Status, j.StatusDescription, j.Stable = "", "", false
+		j.Status, j.StatusDescription, j.Stable, j.VersionTag = "", "", false, nil
 		j.Version, j.SubmitTime = 0, 0
 		j.CreateIndex, j.ModifyIndex, j.JobModifyIndex = 0, 0, 0
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -19,50 +20,98 @@ const (
 	maxMetaBytes = 64 << 10
 )
 
+// Bounds of what is said about a job: how many faults are told, and how much of
+// each, since they quote what was submitted.
+const (
+	maxFaults   = 10
+	maxFaultLen = 600
+)
+
 // faults collects what is wrong with a job.
-type faults struct {
-	list        []*Error
-	unsupported int
-}
+type faults struct{ list []*Error }
 
 func (f *faults) add(field, format string, args ...any) {
 	f.list = append(f.list, &Error{Kind: KindInvalid, Field: field, Message: field + ": " + fmt.Sprintf(format, args...)})
 }
 
 func (f *faults) without(field, what string) {
-	f.unsupported++
 	f.list = append(f.list, &Error{Kind: KindUnsupported, Field: field, Message: field + ": " + what + " is not supported by this version of Atoll; remove it"})
 }
 
-func (f *faults) err(id string) error {
-	if len(f.list) == 0 {
+// JoinFaults makes one error of several: of kind Invalid, or Unsupported when all
+// are; nil when there are none. The field is the first's.
+func JoinFaults(prefix string, faults []*Error) error {
+	if len(faults) == 0 {
 		return nil
 	}
-	e := &Error{Kind: KindInvalid, Field: f.list[0].Field}
-	if f.unsupported == len(f.list) {
-		e.Kind = KindUnsupported
-	}
+	e := &Error{Kind: KindUnsupported, Field: clip(faults[0].Field)}
 	var lines []string
-	for _, p := range f.list {
-		lines = append(lines, p.Message)
+	for _, f := range faults {
+		if f.Kind != KindUnsupported {
+			e.Kind = KindInvalid
+		}
+		lines = append(lines, clip(f.Message))
 	}
-	e.Message = fmt.Sprintf("cannot accept job %q: %s", id, strings.Join(lines, "; "))
+	if n := len(lines) - maxFaults; n > 0 {
+		lines = append(lines[:maxFaults], fmt.Sprintf("and %d more", n))
+	}
+	e.Message = prefix + strings.Join(lines, "; ")
 	return e
 }
 
-// Validate says what is wrong with a canonical job: every fault with its field,
-// its value and the remedy, in one error of kind Invalid, or Unsupported when
-// that is all that is wrong. Warnings are sentences about what has no effect.
+func clip(s string) string {
+	if len(s) <= maxFaultLen {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxFaultLen], "") + "…"
+}
+
+// refuse words what is wrong with a job.
+func (j *Job) refuse(faults []*Error) error {
+	return JoinFaults(fmt.Sprintf("cannot accept job %.*q: ", maxIDLen, j.ID), faults)
+}
+
+// CheckTasks asks check of each task, and words what it says in one error.
+func (j *Job) CheckTasks(check func(*Task) error) error { return j.refuse(j.TaskFaults(check)) }
+
+// TaskFaults are what check says of each task, with the task's place in the job.
+func (j *Job) TaskFaults(check func(*Task) error) (faults []*Error) {
+	for _, g := range j.TaskGroups {
+		for _, t := range g.Tasks {
+			err := check(t)
+			if err == nil {
+				continue
+			}
+			at := fmt.Sprintf("group %q > task %q", g.Name, t.Name)
+			f := *AsError(err)
+			f.Message = at + ": " + f.Message
+			if f.Field != "" {
+				at += "." + f.Field
+			}
+			f.Field = at
+			faults = append(faults, &f)
+		}
+	}
+	return faults
+}
+
+// Validate says what is wrong with a canonical job, in one error. Warnings are
+// sentences about what has no effect.
 func (j *Job) Validate() (warnings []string, err error) {
+	faults, warnings := j.Faults()
+	return warnings, j.refuse(faults)
+}
+
+// Faults are all that is wrong with a canonical job: each with its field, its
+// value and the remedy, of kind Invalid or Unsupported.
+func (j *Job) Faults() (list []*Error, warnings []string) {
 	f := &faults{}
 	checkID(f, "job.id", j.ID)
 	if j.Priority < JobMinPriority || j.Priority > JobMaxPriority {
 		f.add("job.priority", "%d is not from %d to %d", j.Priority, JobMinPriority, JobMaxPriority)
 	}
 	switch j.Type {
-	case JobTypeService, JobTypeBatch:
-	case JobTypeSystem, JobTypeSysBatch:
-		f.without("job.type", fmt.Sprintf("the type %q", j.Type))
+	case JobTypeService, JobTypeBatch, JobTypeSystem, JobTypeSysBatch:
 	default:
 		f.add("job.type", "%q is none of service, batch, system, sysbatch", j.Type)
 	}
@@ -95,16 +144,16 @@ func (j *Job) Validate() (warnings []string, err error) {
 			continue
 		}
 		if seen[g.Name] {
-			f.add(fmt.Sprintf("group %q", g.Name), "there are two groups of this name")
+			f.add(fmt.Sprintf("group %.*q", maxIDLen, g.Name), "there are two groups of this name")
 		}
 		seen[g.Name] = true
 		total += max(g.Count, 0)
-		warnings = append(warnings, g.validate(f)...)
+		warnings = append(warnings, g.validate(f, j.Type)...)
 	}
 	if total > maxCount {
 		f.add("group.count", "%d allocations are over the limit of %d for a job", total, maxCount)
 	}
-	return warnings, f.err(j.ID)
+	return f.list, warnings
 }
 
 func checkID(f *faults, field, id string) {
@@ -139,8 +188,9 @@ func checkMeta(f *faults, field string, meta map[string]string) {
 	}
 }
 
-func (g *TaskGroup) validate(f *faults) (warnings []string) {
-	at := fmt.Sprintf("group %q", g.Name)
+func (g *TaskGroup) validate(f *faults, jobType string) (warnings []string) {
+	// A name over the limit is refused, and not quoted whole in every field.
+	at := fmt.Sprintf("group %.*q", maxIDLen, g.Name)
 	checkName(f, at+".name", g.Name)
 	if g.Count < 0 {
 		f.add(at+".count", "%d is negative; give 0 or more", g.Count)
@@ -148,7 +198,7 @@ func (g *TaskGroup) validate(f *faults) (warnings []string) {
 	for _, b := range []struct {
 		name string
 		raw  Opaque
-	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"disconnect", g.Disconnect}, {"scaling", g.Scaling}, {"consul", g.Consul}} {
+	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"scaling", g.Scaling}, {"consul", g.Consul}} {
 		if b.raw != nil {
 			f.without(at+"."+b.name, "the "+b.name+" block")
 		}
@@ -168,16 +218,17 @@ func (g *TaskGroup) validate(f *faults) (warnings []string) {
 	checkMeta(f, at+".meta", g.Meta)
 	checkRestart(f, at+".restart", g.RestartPolicy)
 	checkReschedule(f, at+".reschedule", g.ReschedulePolicy)
+	g.checkStrategies(f, at, jobType)
 	if g.EphemeralDisk != nil && g.EphemeralDisk.SizeMB < 0 {
 		f.add(at+".ephemeral_disk.size", "%d MB is negative", g.EphemeralDisk.SizeMB)
 	}
 	if g.ShutdownDelay < 0 {
 		f.add(at+".shutdown_delay", "%s is negative", g.ShutdownDelay)
 	}
-	if u := g.Update; u != nil && (u.Canary > 0 || u.AutoRevert || u.AutoPromote) {
-		warnings = append(warnings, at+": this version replaces all allocations at once; canary, auto_revert and auto_promote have no effect")
-	}
 	warnings = append(warnings, checkServices(f, at, g.Services)...)
+	if g.Update != nil && g.Update.HealthCheck == HealthChecks && g.hasChecks() {
+		warnings = append(warnings, at+": this version runs no checks of services, so that health_check = \"checks\" looks at the states of tasks only")
+	}
 	ports := make(map[string]bool)
 	checkNetworks(f, at+".network", g.Networks, ports)
 	switch {
@@ -194,7 +245,7 @@ func (g *TaskGroup) validate(f *faults) (warnings []string) {
 			continue
 		}
 		if seen[t.Name] {
-			f.add(fmt.Sprintf("%s > task %q", at, t.Name), "there are two tasks of this name")
+			f.add(fmt.Sprintf("%s > task %.*q", at, maxIDLen, t.Name), "there are two tasks of this name")
 		}
 		seen[t.Name] = true
 		if t.Leader {
@@ -221,7 +272,7 @@ func nonZero(o Opaque) bool {
 var signalName = regexp.MustCompile(`^(SIG)?[A-Z0-9+]+$`)
 
 func (t *Task) validate(f *faults, group string) (warnings []string) {
-	at := fmt.Sprintf("%s > task %q", group, t.Name)
+	at := fmt.Sprintf("%s > task %.*q", group, maxIDLen, t.Name)
 	checkName(f, at+".name", t.Name)
 	if t.Driver == "" {
 		f.add(at+".driver", "it is empty; name one, such as \"docker\" or \"raw_exec\"")
@@ -286,6 +337,12 @@ func (t *Task) validate(f *faults, group string) (warnings []string) {
 		checkNetworks(f, at+".resources.network", r.Networks, make(map[string]bool))
 	}
 	return warnings
+}
+
+// hasChecks reports whether any service of the group has checks.
+func (g *TaskGroup) hasChecks() bool {
+	has := func(s *Service) bool { return s != nil && nonZero(s.Checks) }
+	return slices.ContainsFunc(g.Services, has) || slices.ContainsFunc(g.Tasks, func(t *Task) bool { return t != nil && slices.ContainsFunc(t.Services, has) })
 }
 
 func checkServices(f *faults, at string, list []*Service) (warnings []string) {

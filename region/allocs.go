@@ -6,15 +6,17 @@ import (
 	"io"
 	"strings"
 
+	"atoll/cell"
 	"atoll/cell/state"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/rpc"
 )
 
-// allocs serves the Alloc and Eval methods.
+// allocs serves the Alloc methods.
 type allocs struct {
 	*reader
+	*writer
 	// nodes calls a node, through whichever server holds its session.
 	nodes rpc.Caller
 }
@@ -22,10 +24,8 @@ type allocs struct {
 func (s *allocs) bind(r *rpc.Server) {
 	rpc.Handle(r, method.AllocList, s.list)
 	rpc.Handle(r, method.AllocGet, s.get)
+	rpc.Handle(r, method.AllocStop, s.stop)
 	rpc.HandleStream(r, method.AllocLogs, s.logs)
-	rpc.Handle(r, method.EvalList, s.evals)
-	rpc.Handle(r, method.EvalGet, s.eval)
-	rpc.Handle(r, method.EvalAllocs, s.evalAllocs)
 }
 
 // allocLister lists rows; full adds what a row may leave out.
@@ -76,6 +76,25 @@ func (s *allocs) get(ctx context.Context, _ *rpc.Inbound, req *method.AllocReque
 	})
 }
 
+func (s *allocs) stop(ctx context.Context, c *rpc.Inbound, req *method.AllocStopRequest) (*method.AllocStopResponse, error) {
+	id, ok := model.ParseUUID(req.AllocID)
+	if !ok {
+		return nil, model.NotFound("allocation", req.AllocID)
+	}
+	yes := true
+	want := model.DesiredTransition{Migrate: &yes}
+	if req.NoShutdownDelay {
+		want.NoShutdownDelay = &yes
+	}
+	index, value, err := s.once(ctx, c, "", req, cell.CmdAllocTransition, &cell.AllocTransition{
+		Allocs: []model.UUID{id}, Transition: want, Trigger: model.TriggerAllocStop, Derive: cell.NewDerive(s.clock.Now().UnixNano()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &method.AllocStopResponse{EvalID: value.(*cell.AllocTransitioned).EvalIDs[0], Index: index}, nil
+}
+
 // logs passes a task's log on from its node.
 func (s *allocs) logs(ctx context.Context, _ *rpc.Inbound, req *method.LogsRequest, send func(*method.LogFrame) error) error {
 	id, ok := model.ParseUUID(req.AllocID)
@@ -107,45 +126,4 @@ func (s *allocs) logs(ctx context.Context, _ *rpc.Inbound, req *method.LogsReque
 			return err
 		}
 	}
-}
-
-func (s *allocs) evals(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.EvalListResponse, error) {
-	out := &method.EvalListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
-		var err error
-		out.Evals, out.NextToken, err = lister[*model.Evaluation, *model.Evaluation]{
-			key:  func(e *model.Evaluation) string { return e.ID },
-			keep: func(e *model.Evaluation) bool { return inNamespace(&req.Query, e.Namespace) },
-			stub: func(e *model.Evaluation) *model.Evaluation { return e },
-		}.page(&req.Query, snap.Evals(ws, strings.ToLower(req.Prefix)))
-		return snap.EvalsIndex(), err
-	})
-}
-
-func (s *allocs) eval(ctx context.Context, _ *rpc.Inbound, req *method.EvalRequest) (*method.EvalResponse, error) {
-	out := &method.EvalResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
-		if out.Eval = snap.Eval(ws, req.EvalID); out.Eval == nil {
-			return snap.EvalsIndex(), nil
-		}
-		return out.Eval.ModifyIndex, nil
-	})
-}
-
-func (s *allocs) evalAllocs(ctx context.Context, _ *rpc.Inbound, req *method.EvalRequest) (*method.AllocListResponse, error) {
-	out := &method.AllocListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
-		out.Allocs = []*model.AllocStub{}
-		e := snap.Eval(ws, req.EvalID)
-		if e == nil {
-			return snap.AllocsIndex(), nil
-		}
-		id, _ := model.ParseUUID(e.ID)
-		rows, index := snap.AllocsOfJob(ws, e.JobKey())
-		l := allocLister(snap, false)
-		l.keep = func(r *model.AllocRow) bool { return r.Shared.EvalID == id }
-		var err error
-		out.Allocs, _, err = l.page(&method.Query{}, rows)
-		return max(index, e.ModifyIndex), err
-	})
 }

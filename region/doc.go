@@ -11,8 +11,11 @@
 //	planner    checks and commits plans, one after another
 //	unblock    wakes evaluations when room was made
 //	heartbeat  declares nodes down
+//	autopilot  watches the cell's servers, promotes stable ones, drops dead ones
+//	deploy     ends, fails, promotes and reverts deployments
+//	drain      empties nodes
 //
 // leader.go makes fresh loops for each term of leadership, in one group that ends
-// with it: nothing is switched on and off by hand. membership.go keeps the cell's
-// members in step with what gossip says.
+// with it: nothing is switched on and off by hand. membership.go starts the cell,
+// and keeps its members in step with what gossip says.
 package region

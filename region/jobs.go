@@ -8,23 +8,16 @@ import (
 
 	"atoll/cell"
 	"atoll/cell/state"
-	"atoll/internal/clock"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/rpc"
 )
 
-// writer is the one way in which services change the state.
-type writer interface {
-	Apply(ctx context.Context, cmd cell.Command, body any) (uint64, any, error)
-}
-
 // jobs serves the Job methods.
 type jobs struct {
 	*reader
-	writer
+	*writer
 	region string
-	clock  clock.Clock
 	// checkTask refuses a task that its driver could not start.
 	checkTask func(*model.Task) error
 }
@@ -40,7 +33,7 @@ func (s *jobs) bind(r *rpc.Server) {
 	rpc.Handle(r, method.JobEvaluations, s.evaluations)
 }
 
-func (s *jobs) register(ctx context.Context, _ *rpc.Inbound, req *method.JobRegisterRequest) (*method.JobRegisterResponse, error) {
+func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegisterRequest) (*method.JobRegisterResponse, error) {
 	if req.Job == nil {
 		return nil, model.Invalidf("Job", "cannot register: the request holds no job")
 	}
@@ -53,17 +46,21 @@ func (s *jobs) register(ctx context.Context, _ *rpc.Inbound, req *method.JobRegi
 		return nil, model.Invalidf("EvalPriority", "cannot register job %q: EvalPriority %d is not from 1 to %d", job.ID, req.EvalPriority, model.JobMaxPriority)
 	}
 	now := s.clock.Now().UnixNano()
-	job.SubmitTime = now
+	asks := *req
+	asks.Job = job
+	submitted := *job
+	submitted.SubmitTime = now
 	eval := newEval(job.Key(), job.Type, cmp.Or(req.EvalPriority, job.Priority), model.TriggerJobRegister, now)
-	index, value, err := s.Apply(ctx, cell.CmdJobRegister, &cell.JobRegister{
-		Job: job, Eval: eval, EnforceIndex: req.EnforceIndex, JobModifyIndex: req.JobModifyIndex,
+	index, value, err := s.once(ctx, c, job.Namespace, &asks, cell.CmdJobRegister, &cell.JobRegister{
+		Job: &submitted, Eval: eval, EnforceIndex: req.EnforceIndex, JobModifyIndex: req.JobModifyIndex,
 	})
 	if err != nil {
 		return nil, err
 	}
+	done := value.(*cell.JobRegistered)
 	return &method.JobRegisterResponse{
-		EvalID: eval.ID, EvalCreateIndex: index, Index: index,
-		JobModifyIndex: value.(*cell.JobRegistered).Job.JobModifyIndex, Warnings: strings.Join(warnings, "\n"),
+		EvalID: done.EvalID, EvalCreateIndex: index, Index: index,
+		JobModifyIndex: done.JobModifyIndex, Warnings: strings.Join(warnings, "\n"),
 	}, nil
 }
 
@@ -79,18 +76,13 @@ func (s *jobs) admit(job *model.Job) (warnings []string, err error) {
 	}
 	// What the server sets is not the submitter's to say.
 	job.Stop, job.Stable, job.Status, job.StatusDescription, job.ParentID = false, false, "", "", ""
-	job.Version, job.CreateIndex, job.ModifyIndex, job.JobModifyIndex = 0, 0, 0, 0
+	job.Version, job.CreateIndex, job.ModifyIndex, job.JobModifyIndex, job.SubmitTime = 0, 0, 0, 0, 0
+	job.VersionTag = nil
 	if warnings, err = job.Validate(); err != nil {
 		return nil, err
 	}
-	for _, g := range job.TaskGroups {
-		for _, t := range g.Tasks {
-			if err := s.checkTask(t); err != nil {
-				e := *model.AsError(err)
-				e.Message = "group \"" + g.Name + "\" > task \"" + t.Name + "\": " + e.Message
-				return nil, &e
-			}
-		}
+	if err := job.CheckTasks(s.checkTask); err != nil {
+		return nil, err
 	}
 	return warnings, nil
 }
@@ -102,17 +94,17 @@ func newEval(key model.JobID, jobType string, priority int, trigger string, now 
 	}
 }
 
-func (s *jobs) deregister(ctx context.Context, _ *rpc.Inbound, req *method.JobDeregisterRequest) (*method.JobDeregisterResponse, error) {
+func (s *jobs) deregister(ctx context.Context, c *rpc.Inbound, req *method.JobDeregisterRequest) (*method.JobDeregisterResponse, error) {
 	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
 	now := s.clock.Now().UnixNano()
 	eval := newEval(key, model.JobTypeService, cmp.Or(req.EvalPriority, model.JobDefaultPriority), model.TriggerJobDeregister, now)
-	index, value, err := s.Apply(ctx, cell.CmdJobDeregister, &cell.JobDeregister{Key: key, Purge: req.Purge, Eval: eval})
+	index, value, err := s.once(ctx, c, key.Namespace, req, cell.CmdJobDeregister, &cell.JobDeregister{Key: key, Purge: req.Purge, Eval: eval})
 	if err != nil {
 		return nil, err
 	}
+	done := value.(*cell.JobRegistered)
 	return &method.JobDeregisterResponse{
-		EvalID: eval.ID, EvalCreateIndex: index, Index: index,
-		JobModifyIndex: value.(*cell.JobRegistered).Job.JobModifyIndex,
+		EvalID: done.EvalID, EvalCreateIndex: index, Index: index, JobModifyIndex: done.JobModifyIndex,
 	}, nil
 }
 

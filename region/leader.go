@@ -2,12 +2,14 @@ package region
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	raftautopilot "github.com/hashicorp/raft-autopilot"
 
 	"atoll/cell"
 	"atoll/cell/state"
@@ -15,7 +17,11 @@ import (
 	"atoll/internal/clock"
 	"atoll/internal/group"
 	"atoll/model"
+	"atoll/region/autopilot"
 	"atoll/region/broker"
+	"atoll/region/deploy"
+	"atoll/region/drain"
+	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
 	"atoll/region/unblock"
@@ -31,11 +37,23 @@ type leadership struct {
 	log        hclog.Logger
 	workers    int
 	heartbeats heartbeat.Config
+	// refusals is about nodes that keep refusing plans.
+	refusals RefusalConfig
+	// keep and collectInterval are the garbage collector's.
+	keep            gc.Thresholds
+	collectInterval time.Duration
+	// pilots wires each term's pilot, autopilot is what a new cell's
+	// configuration of it begins with.
+	pilots    autopilot.Config
+	autopilot model.AutopilotConfig
 	// tend keeps the cell's members in step with gossip while this server
 	// leads.
-	tend func(ctx context.Context) error
-	// monitor is the present term's, nil when there is none.
-	monitor atomic.Pointer[heartbeat.Monitor]
+	tend func(ctx context.Context, pilot *autopilot.Pilot) error
+	// monitor, pilot and collector are the present term's, nil when there is
+	// none.
+	monitor   atomic.Pointer[heartbeat.Monitor]
+	pilot     atomic.Pointer[autopilot.Pilot]
+	collector atomic.Pointer[gc.Collector]
 }
 
 // run starts a term's loops when this server becomes the leader, and waits for
@@ -50,6 +68,8 @@ func (l *leadership) run(ctx context.Context) error {
 			}
 			term = nil
 			l.monitor.Store(nil)
+			l.pilot.Store(nil)
+			l.collector.Store(nil)
 		}
 	}
 	defer end()
@@ -75,33 +95,58 @@ func (l *leadership) run(ctx context.Context) error {
 func (l *leadership) begin(term *group.Group) {
 	term.Go("term", func(ctx context.Context) error {
 		settle := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
-		if err := settle.Retry(ctx, nil, func(ctx context.Context) error {
-			if err := l.cell.Barrier(5 * time.Second); err != nil {
+		var members raftautopilot.Raft
+		if err := settle.Retry(ctx, nil, func(ctx context.Context) (err error) {
+			if err := l.cell.Establish(5 * time.Second); err != nil {
+				return err
+			}
+			if members, err = l.cell.Autopilot(); err != nil {
 				return err
 			}
 			return l.identify(ctx)
 		}); err != nil {
 			return nil // the term ended first
 		}
-		q := broker.New(broker.Config{Snapshot: l.cell.Snapshot, Fail: l.failEval, Clock: l.clock, Log: l.log.Named("broker")})
+		q := broker.New(broker.Config{Snapshot: l.cell.Snapshot, Fail: l.failEval, Cancel: l.cancelEvals, Clock: l.clock, Log: l.log.Named("broker")})
 		p := planner.New(planner.Config{
 			Snapshot: l.cell.Snapshot,
-			Check: func(s *state.Snapshot, plan *model.Plan) (*model.Plan, []model.UUID) {
-				return scheduler.Check(worker.View{Snapshot: s}, plan)
+			Check: func(s *state.Snapshot, pending []*model.Plan, plan *model.Plan) (*model.Plan, []model.UUID) {
+				return scheduler.Check(scheduler.WithPending(worker.View{Snapshot: s}, pending), plan)
 			},
-			Commit: l.commitPlan,
+			Propose:  l.proposePlan,
+			Refusals: l.trackRefusals(),
 		})
 		beats := l.heartbeats
-		beats.Snapshot, beats.Down, beats.Clock, beats.Log = l.cell.Snapshot, l.nodeDown, l.clock, l.log.Named("heartbeat")
+		beats.Set = l.setNodes
 		monitor := heartbeat.New(beats)
 		l.monitor.Store(monitor)
 		l.loop(term, "broker", q.Run)
 		l.loop(term, "planner", p.Run)
 		l.loop(term, "heartbeat", monitor.Run)
 		l.loop(term, "unblock", func(ctx context.Context) error {
-			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Write: l.writeEvals, Clock: l.clock, Log: l.log.Named("unblock")})
+			return unblock.Run(ctx, unblock.Config{Snapshot: l.cell.Snapshot, Wake: l.wakeEvals, Log: l.log.Named("unblock")})
 		})
-		l.loop(term, "membership", l.tend)
+		l.loop(term, "deploy", func(ctx context.Context) error {
+			return deploy.Run(ctx, deploy.Config{Snapshot: l.cell.Snapshot, Clock: l.clock, Log: l.log.Named("deploy"), Apply: func(ctx context.Context, cmd cell.Command, body any) error {
+				_, _, err := l.cell.Apply(ctx, cmd, body)
+				return err
+			}})
+		})
+		l.loop(term, "drain", func(ctx context.Context) error {
+			return drain.Run(ctx, drain.Config{Snapshot: l.cell.Snapshot, Mark: l.migrate, Done: l.drained, Clock: l.clock, Log: l.log.Named("drain")})
+		})
+		collector := gc.New(gc.Config{
+			Snapshot: l.cell.Snapshot, Unneeded: unneeded, Reap: l.reap,
+			Thresholds: l.keep, Interval: l.collectInterval, Clock: l.clock, Log: l.log.Named("gc"),
+		})
+		l.collector.Store(collector)
+		l.loop(term, "gc", collector.Run)
+		pilots := l.pilots
+		pilots.Raft = members
+		pilot := autopilot.New(pilots)
+		l.pilot.Store(pilot)
+		l.loop(term, "autopilot", pilot.Run)
+		l.loop(term, "membership", func(ctx context.Context) error { return l.tend(ctx, pilot) })
 		workers := l.workers
 		if workers <= 0 {
 			workers = max(2, runtime.GOMAXPROCS(0))
@@ -140,20 +185,25 @@ func (l *leadership) loop(term *group.Group, name string, f func(context.Context
 	})
 }
 
-// identify gives a new cell its identity.
+// identify gives a new cell its identity and what it begins with.
 func (l *leadership) identify(ctx context.Context) error {
-	if l.cell.Snapshot().Cell(nil) != nil {
-		return nil
+	if l.cell.Snapshot().Cell(nil) == nil {
+		if _, _, err := l.cell.Apply(ctx, cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{
+			ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(), Incarnation: model.NewUUID(nil).String(),
+		}}); err != nil {
+			return err
+		}
 	}
-	_, _, err := l.cell.Apply(ctx, cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{
-		ID: model.NewUUID(nil).String(), Region: l.cellName, Created: l.clock.Now().UnixNano(),
-	}})
-	return err
+	if l.cell.Snapshot().AutopilotConfig(nil) == nil {
+		if _, _, err := l.cell.Apply(ctx, cell.CmdAutopilotConfig, &cell.AutopilotConfig{Config: l.autopilot, CheckIndex: true}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (l *leadership) commitPlan(ctx context.Context, p *model.Plan) (uint64, error) {
-	index, _, err := l.cell.Apply(ctx, cell.CmdPlan, state.NewPlanCommand(p, l.clock.Now().UnixNano()))
-	return index, err
+func (l *leadership) proposePlan(p *model.Plan) (planner.Proposed, error) {
+	return l.cell.Propose(cell.CmdPlan, nil, state.NewPlanCommand(p, l.clock.Now().UnixNano()))
 }
 
 func (l *leadership) writeEvals(ctx context.Context, evals []*model.Evaluation) error {
@@ -161,16 +211,107 @@ func (l *leadership) writeEvals(ctx context.Context, evals []*model.Evaluation) 
 	return err
 }
 
+// failEval gives an evaluation up, for now or for good.
 func (l *leadership) failEval(ctx context.Context, e *model.Evaluation, why string) error {
+	now := l.clock.Now()
 	failed := *e
-	failed.Status, failed.StatusDescription, failed.ModifyTime = model.EvalFailed, why, l.clock.Now().UnixNano()
-	return l.writeEvals(ctx, []*model.Evaluation{&failed})
+	failed.Status, failed.ModifyTime = model.EvalFailed, now.UnixNano()
+	evals := []*model.Evaluation{&failed}
+	if next := e.FollowFailed(model.NewUUID(nil).String(), now); next != nil {
+		failed.NextEval = next.ID
+		why += "; it is tried again at " + next.WaitUntil.Format(time.RFC3339)
+		evals = append(evals, next)
+	} else {
+		why += "; it is not tried again before the job or its nodes change"
+	}
+	failed.StatusDescription = why
+	l.log.Warn("evaluation failed", "eval", e.ID, "job", e.JobID, "cause", why)
+	return l.writeEvals(ctx, evals)
 }
 
-func (l *leadership) nodeDown(ctx context.Context, nodeID, why string, ifIndex uint64) error {
-	_, _, err := l.cell.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
-		NodeID: nodeID, Status: model.NodeStatusDown, Why: why, IfModifyIndex: ifIndex,
+func (l *leadership) cancelEvals(ctx context.Context, ids []model.UUID) error {
+	return l.moveEvals(ctx, ids, model.EvalPending, model.EvalCancelled, "superseded by a newer evaluation of the job")
+}
+
+func (l *leadership) wakeEvals(ctx context.Context, ids []model.UUID) error {
+	return l.moveEvals(ctx, ids, model.EvalBlocked, model.EvalPending, "")
+}
+
+func (l *leadership) moveEvals(ctx context.Context, ids []model.UUID, from, to, why string) error {
+	_, _, err := l.cell.Apply(ctx, cell.CmdEvalMove, &cell.EvalMove{IDs: ids, From: from, To: to, Why: why, Time: l.clock.Now().UnixNano()})
+	return err
+}
+
+func unneeded(s *state.Snapshot, key model.JobID, old func(*model.AllocRow) bool) []*model.AllocRow {
+	return scheduler.Unneeded(worker.View{Snapshot: s}, key, old)
+}
+
+func (l *leadership) reap(ctx context.Context, r *state.Reap) (*state.Reaped, error) {
+	_, value, err := l.cell.Apply(ctx, cell.CmdReap, r)
+	if err != nil {
+		return nil, err
+	}
+	return value.(*state.Reaped), nil
+}
+
+func (l *leadership) trackRefusals() planner.Refusals {
+	r := planner.Refusals{
+		Threshold: l.refusals.Threshold, Window: l.refusals.Window, Clock: l.clock, Log: l.log.Named("planner"),
+	}
+	if !l.refusals.Ignore {
+		r.Quarantine = l.quarantine
+	}
+	return r
+}
+
+func (l *leadership) quarantine(ctx context.Context, node model.UUID, refusals int) error {
+	why := fmt.Sprintf("Node made ineligible: it refused %d plans, and nothing explains why; look into the servers' logs before it is made eligible again", refusals)
+	_, _, err := l.cell.Apply(ctx, cell.CmdNodeQuarantine, &cell.NodeQuarantine{NodeID: node.String(), Why: why, Time: l.clock.Now().UnixNano()})
+	if err == nil {
+		l.log.Error("a node keeps refusing plans, and is ineligible from now on", "node", node.String(), "refusals", refusals)
+	}
+	return err
+}
+
+// setNodes proposes all changes before it waits for any: when a rack is lost,
+// they share a few writes.
+func (l *leadership) setNodes(ctx context.Context, verdicts []heartbeat.Verdict) error {
+	var proposed []*cell.Proposed
+	var errs []error
+	for _, v := range verdicts {
+		p, err := l.cell.Propose(cell.CmdNodeStatus, nil, &cell.NodeStatus{
+			NodeID: v.Node.ID, Status: v.Status, Why: v.Why, IfModifyIndex: v.Node.ModifyIndex,
+			Derive: cell.NewDerive(l.clock.Now().UnixNano()),
+		})
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
+		proposed = append(proposed, p)
+	}
+	for _, p := range proposed {
+		if _, _, err := p.Wait(ctx); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *leadership) migrate(ctx context.Context, allocs []model.UUID) error {
+	yes := true
+	_, _, err := l.cell.Apply(ctx, cell.CmdAllocTransition, &cell.AllocTransition{
+		Allocs: allocs, Transition: model.DesiredTransition{Migrate: &yes}, Trigger: model.TriggerNodeDrain,
 		Derive: cell.NewDerive(l.clock.Now().UnixNano()),
+	})
+	if model.KindOf(err) == model.KindNotFound {
+		return nil // they are gone meanwhile
+	}
+	return err
+}
+
+func (l *leadership) drained(ctx context.Context, n *model.Node) error {
+	_, _, err := l.cell.Apply(ctx, cell.CmdNodeDrain, &cell.NodeDrain{
+		NodeID: n.ID, Complete: true, IfModifyIndex: n.ModifyIndex, Derive: cell.NewDerive(l.clock.Now().UnixNano()),
 	})
 	return err
 }

@@ -9,9 +9,9 @@ import (
 
 	"atoll/cell"
 	"atoll/cell/state"
-	"atoll/internal/clock"
 	"atoll/model"
 	"atoll/model/method"
+	"atoll/region/heartbeat"
 	"atoll/rpc"
 	"atoll/scheduler"
 )
@@ -19,12 +19,12 @@ import (
 // nodes serves the Node methods.
 type nodes struct {
 	*reader
-	writer
-	clock    clock.Clock
+	*writer
 	sessions *sessions
 	// beat records a heartbeat with the leader's loop and returns the TTL;
 	// false when this server leads no more.
-	beat func(nodeID string) (time.Duration, bool)
+	beat     func(nodeID string) (time.Duration, bool)
+	contacts *heartbeat.Contacts
 	// directory is the region's servers and those of all regions.
 	directory func() (own []string, all map[string][]string)
 }
@@ -32,11 +32,16 @@ type nodes struct {
 func (s *nodes) bind(r *rpc.Server) {
 	rpc.Handle(r, method.NodeRegister, s.register)
 	rpc.Handle(r, method.NodeHeartbeat, s.heartbeat)
+	rpc.Handle(r, method.NodeContacts, s.lastContacts)
 	rpc.Handle(r, method.NodeList, s.list)
 	rpc.Handle(r, method.NodeGet, s.get)
 	rpc.Handle(r, method.NodeAllocs, s.allocations)
 	rpc.Handle(r, method.NodePullAllocs, s.pull)
 	rpc.Handle(r, method.NodeUpdate, s.update)
+	rpc.Handle(r, method.NodeEligibility, s.eligibility)
+	rpc.Handle(r, method.NodeDrain, s.drain)
+	rpc.Handle(r, method.NodePurge, s.purge)
+	rpc.Handle(r, method.NodeEvaluate, s.evaluate)
 }
 
 func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRegisterRequest) (*method.NodeHeartbeatResponse, error) {
@@ -54,13 +59,13 @@ func (s *nodes) register(ctx context.Context, _ *rpc.Inbound, req *method.NodeRe
 	n.ComputedClass = scheduler.ComputedClass(n)
 	if old := s.snapshot().Node(nil, n.ID); old != nil && same(n, old) {
 		// Nodes that come again, all at once after an outage, cost no write.
-		return s.answer(n.ID, old.ModifyIndex)
+		return s.heard(n.ID, old.ModifyIndex)
 	}
 	index, _, err := s.Apply(ctx, cell.CmdNodeRegister, &cell.NodeRegister{Node: n, Derive: cell.NewDerive(s.clock.Now().UnixNano())})
 	if err != nil {
 		return nil, err
 	}
-	return s.answer(n.ID, index)
+	return s.heard(n.ID, index)
 }
 
 // same reports whether registering n would change nothing of the stored node.
@@ -69,6 +74,7 @@ func same(n, old *model.Node) bool {
 	// What is not the node's own.
 	next.CreateIndex, next.ModifyIndex, next.SchedulingEligibility = old.CreateIndex, old.ModifyIndex, old.SchedulingEligibility
 	next.StatusUpdatedAt, next.Events = old.StatusUpdatedAt, old.Events
+	next.DrainStrategy, next.LastDrain = old.DrainStrategy, old.LastDrain
 	return reflect.DeepEqual(&next, old)
 }
 
@@ -80,25 +86,39 @@ func (s *nodes) heartbeat(ctx context.Context, _ *rpc.Inbound, req *method.NodeH
 	if err != nil {
 		return nil, err
 	}
-	index := n.ModifyIndex
+	return s.alive(ctx, n)
+}
+
+// alive takes a sign of life of a node, which is ready from then on. It counts as
+// heard before it is ready, so that it is not judged by what was before.
+func (s *nodes) alive(ctx context.Context, n *model.Node) (*method.NodeHeartbeatResponse, error) {
+	out, err := s.heard(n.ID, n.ModifyIndex)
+	if err != nil {
+		return nil, err
+	}
 	if n.Status == model.NodeStatusDown || n.Status == model.NodeStatusDisconnected {
-		if index, _, err = s.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
+		if out.Index, _, err = s.Apply(ctx, cell.CmdNodeStatus, &cell.NodeStatus{
 			NodeID: n.ID, Status: model.NodeStatusReady, Why: "heartbeats are back",
 			Derive: cell.NewDerive(s.clock.Now().UnixNano()),
 		}); err != nil {
 			return nil, err
 		}
 	}
-	return s.answer(n.ID, index)
+	return out, nil
 }
 
-func (s *nodes) answer(nodeID string, index uint64) (*method.NodeHeartbeatResponse, error) {
+// heard records a sign of life, and tells the node how to go on.
+func (s *nodes) heard(nodeID string, index uint64) (*method.NodeHeartbeatResponse, error) {
 	ttl, leads := s.beat(nodeID)
 	if !leads {
 		return nil, model.Errorf(model.KindNoLeader, "cannot take the heartbeat: this server ceased to be the leader")
 	}
 	own, all := s.directory()
 	return &method.NodeHeartbeatResponse{TTL: ttl, Registered: true, Index: index, Servers: own, Regions: all}, nil
+}
+
+func (s *nodes) lastContacts(_ context.Context, _ *rpc.Inbound, req *method.NodeContactsRequest) (*method.NodeContactsResponse, error) {
+	return s.contacts.Tell(req), nil
 }
 
 // identify returns the node of an id, if the secret is its.
@@ -172,10 +192,14 @@ func (s *nodes) pull(ctx context.Context, c *rpc.Inbound, req *method.NodeAllocs
 	id, _ := model.ParseUUID(req.NodeID)
 	out := &method.NodeAllocsResponse{}
 	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
-		rows, index := snap.AllocsOfNodeSince(ws, id, req.MinIndex)
+		since := req.MinIndex
+		if since < snap.Restored() {
+			since = 0 // what the node knows is of another state
+		}
+		rows, index := snap.AllocsOfNodeSince(ws, id, since)
 		out.Changed = nil
 		for r := range rows {
-			if r.AllocModifyIndex > req.MinIndex {
+			if r.AllocModifyIndex > since {
 				out.Changed = append(out.Changed, snap.View(r))
 			}
 		}
@@ -190,6 +214,11 @@ func (s *nodes) pull(ctx context.Context, c *rpc.Inbound, req *method.NodeAllocs
 func (s *nodes) update(ctx context.Context, _ *rpc.Inbound, req *method.NodeUpdateAllocsRequest) (*method.IndexResponse, error) {
 	n, err := s.identify(req.NodeID, req.SecretID)
 	if err != nil {
+		return nil, err
+	}
+	// A report that came before the first heartbeat would be of allocations
+	// that are out of touch still.
+	if _, err := s.alive(ctx, n); err != nil {
 		return nil, err
 	}
 	id, _ := model.ParseUUID(n.ID)

@@ -21,6 +21,7 @@ import (
 
 	"atoll/client"
 	"atoll/internal/backoff"
+	"atoll/internal/freeport"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/rpc"
@@ -71,7 +72,7 @@ func benchNodes(b *testing.B, s simulation) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	serf := freeAddr(b)
+	serf := freeport.Addr(b)
 	server, err := New(Config{
 		Name: "s1", Region: "us", Datacenter: "dc1", DataDir: b.TempDir(), RPC: l, AdvertiseRPC: l.Addr().String(), BindSerf: serf, AdvertiseSerf: serf,
 		Expect: 1, Version: "bench", Log: hclog.New(&hclog.LoggerOptions{Level: hclog.Warn}),

@@ -25,12 +25,22 @@ type reader struct {
 	// contact and leader describe how far the local state can be trusted.
 	contact func() time.Duration
 	leader  func() string
+	// verify asks the cell whether this server leads still.
+	verify func(ctx context.Context) error
 }
 
 // read runs f on snapshots until the index that it returns is higher than the
 // query's, or the query's wait is over, and fills meta in. A query that does not
 // wait runs f once. f must add to ws whatever its result depends on.
+//
+// An index from before the state was restored is of another state: whoever waits
+// on one is answered at once, with one that is higher.
 func (r *reader) read(ctx context.Context, q *method.Query, meta *method.Meta, f func(ws state.Watch, snap *state.Snapshot) (uint64, error)) error {
+	if q.Consistent {
+		if err := r.verify(ctx); err != nil {
+			return err
+		}
+	}
 	if q.MinIndex > 0 {
 		wait := q.MaxWait
 		if wait <= 0 || wait > maxWait {
@@ -42,10 +52,12 @@ func (r *reader) read(ctx context.Context, q *method.Query, meta *method.Meta, f
 		for {
 			ws := make(state.Watch)
 			snap := r.snapshot()
+			snap.WatchStore(ws)
 			index, err := f(ws, snap)
 			if err != nil {
 				return err
 			}
+			index = max(index, snap.Restored())
 			if index > q.MinIndex || ws.WatchCtx(waitCtx) != nil {
 				if ctx.Err() != nil {
 					return ctx.Err()
@@ -54,11 +66,12 @@ func (r *reader) read(ctx context.Context, q *method.Query, meta *method.Meta, f
 			}
 		}
 	}
-	index, err := f(nil, r.snapshot())
+	snap := r.snapshot()
+	index, err := f(nil, snap)
 	if err != nil {
 		return err
 	}
-	return r.describe(meta, index)
+	return r.describe(meta, max(index, snap.Restored()))
 }
 
 // describe fills in what every read answers with. Clients wait on the index,

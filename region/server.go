@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -19,6 +18,8 @@ import (
 	"atoll/internal/group"
 	"atoll/model"
 	"atoll/model/method"
+	"atoll/region/autopilot"
+	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/rpc"
 )
@@ -35,10 +36,25 @@ type Config struct {
 	// Expect is how many servers start the cell together; 0 joins one.
 	Expect int
 	// Join are gossip addresses of servers of this region or any other.
-	Join         []string
+	Join []string
+	// JoinInterval is the longest wait between tries; after JoinTries without
+	// any success the server gives up, 0 never.
 	JoinInterval time.Duration
-	Workers      int
-	Heartbeats   heartbeat.Config
+	JoinTries    int
+	// Autopilot is what a new cell begins with; zero means the defaults.
+	Autopilot model.AutopilotConfig
+	// AutopilotUpdate and AutopilotReconcile are how often autopilot measures
+	// and acts; 0 means as often as it does by itself.
+	AutopilotUpdate, AutopilotReconcile time.Duration
+
+	Workers    int
+	Heartbeats heartbeat.Config
+	// Refusals says when a node that keeps refusing plans is made ineligible.
+	Refusals RefusalConfig
+	// Keep says how long what is over stays in the state, CollectInterval how
+	// often that is looked at; zeros mean the defaults of package gc.
+	Keep            gc.Thresholds
+	CollectInterval time.Duration
 	// SnapshotThreshold is how many log entries cause a snapshot; 0 means
 	// 8192.
 	SnapshotThreshold uint64
@@ -52,6 +68,15 @@ type Config struct {
 	Metrics   *metrics.Metrics
 }
 
+// RefusalConfig is about nodes that refuse plans for no known reason. Zeros mean
+// the defaults of package planner.
+type RefusalConfig struct {
+	// Ignore leaves such nodes eligible.
+	Ignore    bool
+	Threshold int
+	Window    time.Duration
+}
+
 // Server is one server of a region. New makes one, Run runs it.
 type Server struct {
 	cfg      Config
@@ -63,7 +88,9 @@ type Server struct {
 	router   *federation.Router
 	members  *membership
 	lead     *leadership
+	look     *lookout
 	sessions *sessions
+	contacts *heartbeat.Contacts
 	loops    *group.Group
 }
 
@@ -82,62 +109,115 @@ func New(cfg Config) (_ *Server, err error) {
 	if cfg.CheckTask == nil {
 		cfg.CheckTask = func(*model.Task) error { return nil }
 	}
+	if cfg.Autopilot == (model.AutopilotConfig{}) {
+		cfg.Autopilot = model.DefaultAutopilot()
+	}
+	if err := cfg.Autopilot.Validate(); err != nil {
+		return nil, fmt.Errorf("cannot use the autopilot configuration: %w", err)
+	}
 	dir := filepath.Join(cfg.DataDir, "server")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the server's data directory: %w", err)
-	}
-	id, err := serverID(dir)
-	if err != nil {
-		return nil, err
 	}
 	advertise, err := net.ResolveTCPAddr("tcp", cfg.AdvertiseRPC)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the advertised address %q: %w", cfg.AdvertiseRPC, err)
 	}
-	s := &Server{cfg: cfg, members: newMembership(), sessions: newSessions(), loops: group.New(context.Background())}
+	s := &Server{
+		cfg: cfg, members: newMembership(filepath.Join(dir, "cell-id")), sessions: newSessions(),
+		contacts: heartbeat.NewContacts(cfg.Clock), loops: group.New(context.Background()),
+	}
+	if s.members.cellID, err = readID(s.members.cellFile); err != nil {
+		return nil, err
+	}
 	s.listener = rpc.NewListener(cfg.RPC, advertise, cfg.Dial, cfg.Limits)
 	s.rpc = rpc.NewServer(rpc.ServerConfig{Dial: cfg.Dial, Limits: cfg.Limits, Log: cfg.Log, Metrics: cfg.Metrics})
-	s.dir = federation.NewDirectory(federation.DirectoryConfig{
-		Region: cfg.Region, Self: cfg.AdvertiseRPC, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
-	})
-	s.gossip, err = federation.NewGossip(federation.GossipConfig{
-		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: id, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
-		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
+	s.dir, err = federation.NewDirectory(federation.DirectoryConfig{
+		Region: cfg.Region, Self: cfg.AdvertiseRPC, Cell: s.members.ofCell, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.look = &lookout{self: cfg.AdvertiseRPC, ping: s.ping}
 	s.cell, err = cell.Open(cell.Config{
-		ServerID: id, DataDir: dir, Stream: s.listener.Raft(), Advertise: cfg.AdvertiseRPC, Alone: cfg.Expect == 1,
-		Logger: cfg.Log, SnapshotThreshold: cfg.SnapshotThreshold,
+		DataDir: dir, Stream: s.listener.Raft(), Advertise: cfg.AdvertiseRPC, Alone: cfg.Expect == 1,
+		Logger: cfg.Log, SnapshotThreshold: cfg.SnapshotThreshold, Version: cfg.Version,
+		LedElsewhere: s.look.led, Renewed: s.renewed,
 	})
 	if err != nil {
-		return nil, errors.Join(err, s.gossip.Close())
+		return nil, err
 	}
-	s.router = federation.NewRouter(s.dir, s.cell, s.sessions)
+	s.gossip, err = federation.NewGossip(federation.GossipConfig{
+		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: s.cell.ID(), Cell: s.members.cellID, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
+		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.cell.Close())
+	}
+	s.look.cell, s.look.peers, s.look.cellID = s.cell, s.members.peers, s.members.ofCell
+	s.router = federation.NewRouter(s.dir, s.look, s.sessions)
 	s.rpc.SetRouter(s.router)
-	self := cell.Server{ID: id, Addr: cfg.AdvertiseRPC}
-	s.members.cell, s.members.gossip, s.members.region = s.cell, s.gossip, cfg.Region
-	s.members.self, s.members.expect, s.members.log = self, cfg.Expect, cfg.Log.Named("membership")
+	s.members.cell, s.members.gossip, s.members.dir = s.cell, s.gossip, s.dir
+	s.members.addr, s.members.expect, s.members.ask, s.members.log = cfg.AdvertiseRPC, cfg.Expect, s.ask, cfg.Log.Named("membership")
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
-		heartbeats: cfg.Heartbeats, tend: s.members.tend,
+		heartbeats: s.heartbeats(), refusals: cfg.Refusals, keep: cfg.Keep, collectInterval: cfg.CollectInterval, autopilot: cfg.Autopilot, tend: s.members.tend,
+		pilots: autopilot.Config{
+			Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
+			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },
+			Log:  cfg.Log, Update: cfg.AutopilotUpdate, Reconcile: cfg.AutopilotReconcile,
+		},
 	}
 	s.bind()
 	return s, nil
 }
 
+// heartbeats is the configuration wired to this server.
+func (s *Server) heartbeats() heartbeat.Config {
+	cfg := s.cfg.Heartbeats
+	cfg.Snapshot, cfg.Clock, cfg.Log = s.cell.Snapshot, s.cfg.Clock, s.cfg.Log.Named("heartbeat")
+	cfg.Contacts = s.contacts
+	cfg.Peers = func() (out []string) {
+		servers, err := s.cell.Servers()
+		if err != nil {
+			cfg.Log.Warn("cannot ask the other servers when nodes were heard", "error", err)
+		}
+		for _, m := range servers {
+			if m.Addr != s.cfg.AdvertiseRPC {
+				out = append(out, m.Addr)
+			}
+		}
+		return out
+	}
+	cfg.Ask = func(ctx context.Context, addr string, req *method.NodeContactsRequest) (*method.NodeContactsResponse, error) {
+		return rpc.Call(ctx, s.rpc.At(addr), method.NodeContacts, rpc.To{}, req)
+	}
+	return cfg
+}
+
+// leaderElsewhere is the leader's address, "" when it is unknown or ours.
+func (s *Server) leaderElsewhere() string {
+	if addr := s.cell.Leader(); addr != s.cfg.AdvertiseRPC {
+		return addr
+	}
+	return ""
+}
+
 // bind binds the services to the method table.
 func (s *Server) bind() {
-	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.cell.Leader}
-	(&jobs{reader: read, writer: s.cell, region: s.cfg.Region, clock: s.cfg.Clock, checkTask: s.cfg.CheckTask}).bind(s.rpc)
-	(&allocs{reader: read, nodes: s.rpc}).bind(s.rpc)
-	(&nodes{reader: read, writer: s.cell, clock: s.cfg.Clock, sessions: s.sessions, beat: s.lead.beat, directory: s.addresses}).bind(s.rpc)
+	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.look.Leader, verify: s.cell.Verify}
+	write := &writer{applier: s.cell, clock: s.cfg.Clock}
+	(&jobs{reader: read, writer: write, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
+	(&deployments{reader: read, writer: write}).bind(s.rpc)
+	(&allocs{reader: read, writer: write, nodes: s.rpc}).bind(s.rpc)
+	(&evals{reader: read, writer: write}).bind(s.rpc)
+	(&system{writer: write, collector: s.lead.collector.Load}).bind(s.rpc)
+	(&nodes{reader: read, writer: write, sessions: s.sessions, beat: s.lead.beat, contacts: s.contacts, directory: s.addresses}).bind(s.rpc)
 	(&status{
 		reader:   read,
 		self:     method.MembersResponse{ServerName: s.cfg.Name, ServerRegion: s.cfg.Region, ServerDC: s.cfg.Datacenter},
 		version:  s.cfg.Version,
-		isLeader: s.cell.IsLeader, gossip: s.gossip, dir: s.dir, cellID: s.cellID,
+		isLeader: s.cell.IsLeader, gossip: s.gossip, dir: s.dir, cellID: s.members.ofCell,
 		peers: func() (out []string, err error) {
 			servers, err := s.cell.Servers()
 			for _, m := range servers {
@@ -147,20 +227,33 @@ func (s *Server) bind() {
 		},
 		hasSession: func(id string) bool { return s.sessions.Session(id) != nil },
 	}).bind(s.rpc)
+	(&federal{region: s.cfg.Region, self: s.cfg.Name, selfAddr: s.cfg.AdvertiseRPC, gossip: s.gossip, dir: s.dir, calls: s.rpc, status: s.status}).bind(s.rpc)
+	(&snapshots{
+		reader: read, cell: s.cell, region: s.cfg.Region, clock: s.cfg.Clock, leads: s.cell.Leads,
+		stage: stage{dir: filepath.Join(s.cfg.DataDir, "server")},
+	}).bind(s.rpc)
+	(&operator{reader: read, writer: write, cell: s.cell, peers: s.members.peers, pilot: s.lead.pilot.Load}).bind(s.rpc)
 }
 
 // Run serves until ctx ends, and returns when everything has stopped. It stops
 // in this order, each step bounded: leadership is handed over, so that writes
-// go on elsewhere; gossip is left or dropped; RPC sessions are closed, before
+// go on elsewhere; gossip is left or dropped, and one that leaves stays until the
+// cell has taken it out, which may need its vote; RPC sessions are closed, before
 // Raft, which a read in flight would hold up; then the cell.
 func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	s.loops.Go("rpc", func(ctx context.Context) error { return s.listener.Serve(ctx, s.rpc.ServeConn) })
 	s.loops.Go("gossip", s.gossip.Run)
 	s.loops.Go("directory", s.dir.Run)
 	s.loops.Go("leadership", s.lead.run)
-	s.loops.Go("join", func(ctx context.Context) error { return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval) })
+	s.loops.Go("cell", s.cell.Run)
+	s.loops.Go("lookout", s.look.run)
+	s.loops.Go("contacts", func(ctx context.Context) error { return s.contacts.Follow(ctx, s.heartbeats(), s.leaderElsewhere) })
+	s.loops.Go("join", func(ctx context.Context) error {
+		return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval, s.cfg.JoinTries)
+	})
 	s.loops.Go("bootstrap", s.members.bootstrap)
-	s.gossipChanged()
+	s.loops.Go("identity", s.members.identify)
+	s.gossip.Changed()
 	var failed error
 	select {
 	case <-ctx.Done():
@@ -190,6 +283,9 @@ func (s *Server) stop(leave bool) error {
 	step("hand over leadership", s.cell.HandOver)
 	if leave {
 		step("leave gossip", s.gossip.Leave)
+		if err := s.members.left(context.Background()); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	step("stop gossip", s.gossip.Close)
 	step("close rpc", func() error {
@@ -207,14 +303,11 @@ func (s *Server) stop(leave bool) error {
 // the rest.
 func (s *Server) RPC() *rpc.Server { return s.rpc }
 
-// Join contacts servers by their gossip addresses.
-func (s *Server) Join(addrs []string) (int, error) { return s.gossip.Join(addrs) }
-
 // Forget drops a lost region from the directory.
 func (s *Server) Forget(region string) bool { return s.dir.Forget(region) }
 
 // Ready reports whether the region has a leader that this server knows.
-func (s *Server) Ready() bool { return s.cell.Leader() != "" }
+func (s *Server) Ready() bool { return s.look.Leader() != "" }
 
 // Stats are the server's figures, for people.
 func (s *Server) Stats() map[string]string { return s.cell.Stats() }
@@ -222,19 +315,10 @@ func (s *Server) Stats() map[string]string { return s.cell.Stats() }
 // IsLeader reports whether this server leads its region.
 func (s *Server) IsLeader() bool { return s.cell.IsLeader() }
 
-func (s *Server) cellID() string {
-	if c := s.cell.Snapshot().Cell(nil); c != nil {
-		return c.ID
-	}
-	return ""
-}
-
-// gossipChanged takes up what gossip says now.
+// gossipChanged takes up what gossip says now. Gossip's goroutine alone calls
+// it, so that an older view never follows a newer one.
 func (s *Server) gossipChanged() {
-	peers, refused := s.gossip.Peers()
-	for name, why := range refused {
-		s.cfg.Log.Warn("a gossip member is not used", "member", name, "cause", why)
-	}
+	peers, _ := s.gossip.Peers()
 	s.dir.Update(peers)
 	s.members.notify()
 }
@@ -251,36 +335,48 @@ func (s *Server) addresses() (own []string, all map[string][]string) {
 	return own, all
 }
 
-// probe asks one server of another region for a sign of life, on a connection
-// of its own: the one in the pool may be what is broken.
-func (s *Server) probe(ctx context.Context, region, addr string) error {
-	c := rpc.NewClient(rpc.ClientConfig{Region: region, Dial: s.cfg.Dial, Limits: s.cfg.Limits, Log: s.cfg.Log})
-	defer func() { _ = c.Shutdown(context.Background()) }()
-	c.SetServers([]string{addr})
-	pong, err := rpc.Call(ctx, c, method.StatusPing, rpc.To{}, &method.Empty{})
-	if err == nil && pong.Region != region {
-		err = fmt.Errorf("the server at %s is of region %q, not %q", addr, pong.Region, region)
+// status is what this server says of itself.
+func (s *Server) status() *method.ServerStatusResponse {
+	out := &method.ServerStatusResponse{ID: s.cell.ID(), LastContact: s.cell.LastContact(), Starters: s.members.starterIDs()}
+	out.LastTerm, out.LastIndex = s.cell.LogEnd()
+	return out
+}
+
+// ask asks the server of our region at an address about itself.
+func (s *Server) ask(ctx context.Context, addr string) (*method.ServerStatusResponse, error) {
+	if addr == s.cfg.AdvertiseRPC {
+		return s.status(), nil
 	}
+	return rpc.Call(ctx, s.rpc.At(addr), method.StatusServer, rpc.To{}, &method.Empty{})
+}
+
+// probe asks one server of another region for a sign of life.
+func (s *Server) probe(ctx context.Context, p federation.Peer) error {
+	_, err := s.ping(ctx, p)
 	return err
 }
 
-// serverID is this server's Raft id, made once and kept.
-func serverID(dir string) (string, error) {
-	file := filepath.Join(dir, "node-id")
-	b, err := os.ReadFile(file)
-	if err == nil {
-		id := strings.TrimSpace(string(b))
-		if _, ok := model.ParseUUID(id); !ok {
-			return "", fmt.Errorf("cannot read this server's id: %s holds %q, which is no UUID", file, id)
-		}
-		return id, nil
+// ping asks a server who it is, on a connection of its own: the one in the pool
+// may be what is broken.
+func (s *Server) ping(ctx context.Context, p federation.Peer) (*method.PingResponse, error) {
+	c := rpc.NewClient(rpc.ClientConfig{Region: p.Region, Dial: s.cfg.Dial, Limits: s.cfg.Limits, Log: s.cfg.Log})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{p.RPC})
+	pong, err := rpc.Call(ctx, c, method.StatusPing, rpc.To{}, &method.Empty{})
+	switch {
+	case err != nil:
+		return nil, err
+	case pong.Region != p.Region:
+		return nil, fmt.Errorf("the server at %s is of region %q, not %q", p.RPC, pong.Region, p.Region)
+	case pong.CellID != "" && p.Cell != "" && pong.CellID != p.Cell:
+		return nil, fmt.Errorf("the server at %s is of the cell %s, not %s", p.RPC, pong.CellID, p.Cell)
 	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("cannot read this server's id: %w", err)
+	return pong, nil
+}
+
+// renewed gossips the id under which this server has come back.
+func (s *Server) renewed(id string) {
+	if err := s.gossip.SetID(id); err != nil {
+		s.cfg.Log.Error("cannot gossip this server's new id; restart it", "error", err)
 	}
-	id := model.NewUUID(nil).String()
-	if err := os.WriteFile(file, []byte(id+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("cannot keep this server's id: %w", err)
-	}
-	return id, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"atoll/cell"
+	"atoll/internal/freeport"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/heartbeat"
@@ -27,38 +29,36 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	// Memberlist does not wait for the probe that is under way when it is shut
+	// down; that ends by itself within a second or two.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 // testServer is a running server on loopback.
 type testServer struct {
 	*Server
 	cfg    Config
+	leave  atomic.Bool
 	cancel context.CancelFunc
 	done   chan error
 }
 
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func startServer(t testing.TB, name, region, dir string, expect int, join ...string) *testServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return startAt(t, freeport.Addr(t), freeport.Addr(t), Config{Name: name, Region: region, DataDir: dir, Expect: expect, Join: join})
+}
+
+// startAt starts a server at RPC and gossip addresses of the test's choice.
+func startAt(t testing.TB, addr, serf string, cfg Config) *testServer {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	serf := freeAddr(t)
-	cfg := Config{
-		Name: name, Region: region, Datacenter: "dc1", DataDir: dir, RPC: l, AdvertiseRPC: l.Addr().String(),
-		BindSerf: serf, AdvertiseSerf: serf, Expect: expect, Join: join, JoinInterval: time.Second, Version: "test",
-		Heartbeats: heartbeat.Config{MinTTL: 500 * time.Millisecond, Grace: 500 * time.Millisecond},
+	cfg.Datacenter, cfg.RPC, cfg.AdvertiseRPC = "dc1", l, l.Addr().String()
+	cfg.BindSerf, cfg.AdvertiseSerf, cfg.JoinInterval, cfg.Version = serf, serf, time.Second, "test"
+	if cfg.Heartbeats.MinTTL == 0 {
+		cfg.Heartbeats = heartbeat.Config{MinTTL: 500 * time.Millisecond, Grace: 500 * time.Millisecond}
 	}
 	return runServer(t, cfg)
 }
@@ -74,7 +74,7 @@ func runServer(t testing.TB, cfg Config) *testServer {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ts := &testServer{Server: s, cfg: cfg, cancel: cancel, done: make(chan error, 1)}
-	go func() { ts.done <- s.Run(ctx, func() bool { return false }) }()
+	go func() { ts.done <- s.Run(ctx, ts.leave.Load) }()
 	t.Cleanup(ts.stop)
 	return ts
 }
@@ -83,6 +83,7 @@ func (s *testServer) stop() {
 	if s.cancel != nil {
 		s.cancel()
 		s.cancel = nil
+		// A leader whose peers were stopped before it cannot hand over.
 		<-s.done
 	}
 }
@@ -284,7 +285,7 @@ func TestANodeThatComesAgainUnchangedCostsNoWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	// With the default heartbeats, it is not down before the test is over.
-	serf := freeAddr(t)
+	serf := freeport.Addr(t)
 	s := runServer(t, Config{
 		Name: "s1", Region: "us", Datacenter: "dc1", DataDir: t.TempDir(), RPC: l, AdvertiseRPC: l.Addr().String(),
 		BindSerf: serf, AdvertiseSerf: serf, Expect: 1, Version: "test",

@@ -49,7 +49,7 @@ type To struct {
 func (to To) envelope(ctx context.Context, spec method.Spec, plain time.Duration) (*Envelope, context.Context, context.CancelFunc) {
 	env := &Envelope{Method: spec.Name, Region: to.Region, AllowStale: to.AllowStale, RequestID: to.RequestID, NodeID: to.NodeID, Quiet: to.Quiet}
 	if env.RequestID == "" {
-		env.RequestID = newRequestID()
+		env.RequestID = model.NewRequestID(time.Now(), nil)
 	}
 	timeout := to.Timeout
 	if _, bounded := ctx.Deadline(); timeout == 0 && !bounded && !spec.Blocks && !spec.Stream {
@@ -120,29 +120,69 @@ func (s *Stream[R]) Close() {
 	s.r.close()
 }
 
+// At returns a caller whose calls all go to the server of this region at an
+// address, whatever the router knows of it. They are for AtServer methods: that
+// server does not pass them on.
+func (s *Server) At(addr string) Caller { return &direct{s, addr} }
+
+type direct struct {
+	*Server
+	addr string
+}
+
+func (d *direct) decision() Decision {
+	return Decision{Servers: []string{d.addr}, Region: d.router.Region()}
+}
+
+func (d *direct) call(ctx context.Context, env *Envelope, spec method.Spec, req any) (any, []byte, error) {
+	b, err := d.callAway(ctx, spec, d.decision(), env, req)
+	return nil, b, err
+}
+
+func (d *direct) open(ctx context.Context, env *Envelope, spec method.Spec, req any) (receiver, error) {
+	x, err := d.carry(ctx, spec, d.decision(), env, req)
+	if err != nil {
+		return nil, err
+	}
+	return &remoteStream{ctx, x}, nil
+}
+
 func (s *Server) plainDeadline() time.Duration { return s.limits.Plain }
 
 func (s *Server) call(ctx context.Context, env *Envelope, spec method.Spec, req any) (v any, body []byte, err error) {
-	h, dec, err := s.route(ctx, env)
-	if err != nil {
-		return nil, nil, err
+	var tries attempts
+	for {
+		h, dec, err := s.route(ctx, env)
+		if err != nil {
+			return nil, nil, tries.last(err)
+		}
+		start := time.Now()
+		if dec.Local {
+			err = s.guard(h, func() (err error) { v, err = h.unary(ctx, &Inbound{Envelope: env}, req); return err })
+		} else {
+			body, err = s.callAway(ctx, spec, dec, env, req)
+		}
+		s.measure(h, dec, err, start)
+		if err == nil {
+			return v, body, nil
+		}
+		if !tries.again(ctx, s.router.Region(), env, spec, dec, err) {
+			return nil, nil, tries.last(err)
+		}
 	}
-	start := time.Now()
-	defer func() { s.measure(h, dec, err, start) }()
-	if dec.Local {
-		err = s.guard(h, func() (err error) { v, err = h.unary(ctx, &Inbound{Envelope: env}, req); return err })
-		return v, nil, err
-	}
+}
+
+func (s *Server) callAway(ctx context.Context, spec method.Spec, dec Decision, env *Envelope, req any) ([]byte, error) {
 	x, err := s.carry(ctx, spec, dec, env, req)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer x.Close()
-	body, err = x.body(ctx)
+	body, err := x.body(ctx)
 	if err == io.EOF {
 		err = model.Errorf(model.KindInternal, "the far end gave no answer")
 	}
-	return nil, body, err
+	return body, err
 }
 
 func (s *Server) carry(ctx context.Context, spec method.Spec, dec Decision, env *Envelope, req any) (*exchange, error) {

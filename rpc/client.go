@@ -2,7 +2,7 @@ package rpc
 
 import (
 	"context"
-	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -36,13 +36,17 @@ type Client struct {
 	*Server
 	cfg ClientConfig
 
-	mu      sync.Mutex // guards servers
+	mu      sync.Mutex // guards what follows
 	servers []string
+	// failing are servers whose last call failed; contact is when a region
+	// last answered us.
+	failing map[string]bool
+	contact map[string]time.Time
 }
 
 // NewClient returns a client without servers; SetServers names them.
 func NewClient(cfg ClientConfig) *Client {
-	c := &Client{cfg: cfg}
+	c := &Client{cfg: cfg, failing: make(map[string]bool), contact: make(map[string]time.Time)}
 	c.Server = NewServer(ServerConfig{Router: clientRouter{c}, Dial: cfg.Dial, Limits: cfg.Limits, Log: cfg.Log, Metrics: cfg.Metrics})
 	c.pool.serve = c.ServeSession
 	return c
@@ -60,6 +64,7 @@ func (c *Client) SetServers(addrs []string) {
 		}
 	}
 	c.servers = next
+	maps.DeleteFunc(c.failing, func(addr string, _ bool) bool { return !slices.Contains(next, addr) })
 }
 
 // Servers returns the servers, the one in use first.
@@ -69,12 +74,40 @@ func (c *Client) Servers() []string {
 	return slices.Clone(c.servers)
 }
 
-// failed moves a server to the end.
-func (c *Client) failed(addr string) {
+// Lost reports whether the last call to each of the client's servers failed.
+// Calls for other regions then go there at once; those for its own, of which a
+// node always has some under way, find out when a server is back.
+func (c *Client) Lost() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if at := slices.Index(c.servers, addr); at >= 0 && len(c.servers) > 1 {
+	for _, s := range c.servers {
+		if !c.failing[s] {
+			return false
+		}
+	}
+	return len(c.servers) > 0
+}
+
+// LastContact is when a server of a region last answered the client itself;
+// zero when none did.
+func (c *Client) LastContact(region string) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.contact[region]
+}
+
+// report notes how a call to a server went. One that failed moves to the end.
+func (c *Client) report(region, addr string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		c.contact[region] = time.Now()
+		delete(c.failing, addr)
+		return
+	}
+	if at := slices.Index(c.servers, addr); at >= 0 {
 		c.servers = append(slices.Delete(c.servers, at, at+1), addr)
+		c.failing[addr] = true
 	}
 }
 
@@ -109,14 +142,22 @@ func (c *Client) begin(ctx context.Context, env *Envelope, spec method.Spec, req
 	if len(b) > c.limits.MaxBody {
 		return nil, model.Errorf(model.KindTooLarge, "the request of %d bytes is over the limit of %d", len(b), c.limits.MaxBody)
 	}
-	x, err := c.send(ctx, Decision{Servers: c.Servers(), Region: c.cfg.Region}, env, spec, b)
-	if err == nil || model.KindOf(err) != model.KindUnreachable || env.Region == c.cfg.Region || c.cfg.Directory == nil {
-		return x, err
+	own := Decision{Servers: c.Servers(), Region: c.cfg.Region}
+	if env.Region == c.cfg.Region || c.cfg.Directory == nil {
+		return c.send(ctx, own, env, spec, b)
 	}
-	if there := c.cfg.Directory(env.Region); len(there) > 0 {
-		return c.send(ctx, Decision{Servers: there, Region: env.Region}, env, spec, b)
+	there := Decision{Servers: c.cfg.Directory(env.Region), Region: env.Region}
+	if len(there.Servers) == 0 {
+		return c.send(ctx, own, env, spec, b)
 	}
-	return nil, err
+	if !c.Lost() {
+		x, err := c.send(ctx, own, env, spec, b)
+		// What that region's servers say comes as an answer, not as this.
+		if model.KindOf(err) != model.KindUnreachable {
+			return x, err
+		}
+	}
+	return c.send(ctx, there, env, spec, b)
 }
 
 // clientRouter routes what servers call a client for: it is all served here.
@@ -128,16 +169,10 @@ func (r clientRouter) Route(context.Context, *Envelope, method.Spec) (Decision, 
 	return Decision{Local: true}, nil
 }
 
-func (r clientRouter) Report(_, addr string, err error, _ time.Duration) {
-	if err != nil {
-		r.c.failed(addr)
-	}
+func (r clientRouter) Report(region, addr string, err error, _ time.Duration) {
+	r.c.report(region, addr, err)
 }
 
 func (r clientRouter) Unreachable(region string, cause error) *model.Error {
-	what := errors.Unwrap(cause)
-	if what == nil {
-		what = cause
-	}
-	return &model.Error{Kind: model.KindUnreachable, Region: region, Message: "no server of region \"" + region + "\" answers this agent: " + what.Error()}
+	return model.NoAnswer(region, cause, r.c.LastContact(region), time.Now())
 }

@@ -12,6 +12,9 @@ type Envelope struct {
 	Method string
 	// Region is the target; "" means the region the call came to.
 	Region string
+	// Cell, unless "", is the cell that the target region is known as: a server
+	// of another one under the same name refuses the call.
+	Cell string
 	// Timeout is what remains of the call's time; clocks are never sent. 0
 	// has no end.
 	Timeout time.Duration

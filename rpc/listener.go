@@ -122,7 +122,8 @@ type RaftLayer struct {
 }
 
 // deliver waits for Raft to take the connection, and then until it is closed,
-// so that the listener counts it.
+// so that the listener counts it; once ctx has ended nobody counts any more, and
+// the connection is Raft's alone.
 func (r *RaftLayer) deliver(ctx context.Context, conn net.Conn) {
 	c := &countedConn{Conn: conn, closed: make(chan struct{})}
 	select {
@@ -137,6 +138,7 @@ func (r *RaftLayer) deliver(ctx context.Context, conn net.Conn) {
 	select {
 	case <-c.closed:
 	case <-r.done:
+	case <-ctx.Done():
 	}
 }
 

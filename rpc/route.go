@@ -33,6 +33,8 @@ type Decision struct {
 	Session *Session
 	Servers []string
 	Region  string
+	// Cell is the region's, as far as it is known here.
+	Cell string
 }
 
 // exchange is a call on its way to another agent: the stream, and its first
@@ -60,8 +62,12 @@ type dispatcher struct {
 	router Router
 }
 
-// errNotTaken marks a failure after which the far end surely did not act.
-var errNotTaken = errors.New("not taken")
+// notTaken marks a failure after which the far end surely did not act.
+type notTaken struct{ error }
+
+func (e notTaken) Unwrap() error { return e.error }
+
+func taken(err error) bool { return !errors.As(err, &notTaken{}) }
 
 // send brings a call to where the decision says: to the session, else to the
 // first of the servers that takes it.
@@ -79,12 +85,13 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 	// Two candidates share the time in which the caller must have heard.
 	deadline := time.Now().Add(d.limits.Silence)
 	last := errors.New("its time was over before it could be asked")
+	applied := false
 	for i, addr := range dec.Servers[:min(2, len(dec.Servers))] {
 		wait := time.Until(deadline)
-		if i == 0 && len(dec.Servers) > 1 && !spec.Write {
+		if i == 0 && len(dec.Servers) > 1 && (!spec.Write || spec.Once) {
 			wait /= 2
 		}
-		if wait <= 0 {
+		if wait <= 0 && i > 0 {
 			break
 		}
 		start := time.Now()
@@ -102,16 +109,19 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 			return x, nil
 		}
 		last = err
-		if spec.Write && !errors.Is(err, errNotTaken) {
-			return nil, outcomeUnknown(env, dec.Region, err)
+		if applied = applied || taken(err); applied && spec.Write && !spec.Once {
+			break
 		}
+	}
+	if applied && spec.Write {
+		return nil, outcomeUnknown(env, dec.Region, last)
 	}
 	return nil, d.router.Unreachable(dec.Region, last)
 }
 
 // interrupted is the error of a call whose own time ended first.
 func (d *dispatcher) interrupted(ctx context.Context, env *Envelope, spec method.Spec, err error) error {
-	if spec.Write && !errors.Is(err, errNotTaken) {
+	if spec.Write && taken(err) {
 		return outcomeUnknown(env, env.Region, ctx.Err())
 	}
 	return ctx.Err()
@@ -120,7 +130,7 @@ func (d *dispatcher) interrupted(ctx context.Context, env *Envelope, spec method
 func outcomeUnknown(env *Envelope, region string, cause error) error {
 	return &model.Error{
 		Kind: model.KindOutcomeUnknown, Region: region, Token: env.RequestID,
-		Message: fmt.Sprintf("region %q may or may not have applied the write: %v; look before you retry (request id %s)", region, cause, env.RequestID),
+		Message: fmt.Sprintf("region %q may or may not have applied the write: %v; send it again with the idempotency token %s, or look first", region, cause, env.RequestID),
 	}
 }
 
@@ -130,10 +140,10 @@ func (d *dispatcher) attempt(ctx context.Context, addr string, wait time.Duratio
 	start := time.Now()
 	session, err := d.pool.Session(dialCtx, addr)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNotTaken, err)
+		return nil, notTaken{err}
 	}
 	x, err := d.over(ctx, session, wait-time.Since(start), env, spec, body)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, errNotTaken) {
+	if err != nil && ctx.Err() == nil && taken(err) {
 		session.giveUp(start)
 	}
 	return x, err
@@ -143,7 +153,7 @@ func (d *dispatcher) attempt(ctx context.Context, addr string, wait time.Duratio
 func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Duration, env *Envelope, spec method.Spec, body []byte) (*exchange, error) {
 	stream, err := session.open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNotTaken, err)
+		return nil, notTaken{err}
 	}
 	x := &exchange{stream: stream, session: session, limits: &d.limits, d: d, env: env, spec: spec}
 	// Closing the stream is what cancels the call at the far end.
@@ -151,13 +161,13 @@ func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Durat
 	head, err := encodeEnvelope(env)
 	if err != nil {
 		x.Close()
-		return nil, fmt.Errorf("%w: %w", errNotTaken, err)
+		return nil, notTaken{err}
 	}
 	_ = stream.SetWriteDeadline(time.Now().Add(max(wait, d.limits.Silence)))
 	if err := writeFrames(stream, frame{frameEnvelope, head}, frame{frameBody, body}); err != nil {
 		x.Close()
 		// What was written in part cannot have been acted on.
-		return nil, fmt.Errorf("%w: %w", errNotTaken, err)
+		return nil, notTaken{err}
 	}
 	_ = stream.SetReadDeadline(time.Now().Add(max(wait, time.Millisecond)))
 	if ctx.Err() != nil {

@@ -38,17 +38,26 @@ type fakeRouter struct {
 	region string
 	mu     sync.Mutex
 	to     map[string][]string
+	cell   string // of every other region
+	came   string // the cell that the last call was for
 	failed []string
+}
+
+func (r *fakeRouter) lastCell() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.came
 }
 
 func (r *fakeRouter) Region() string { return r.region }
 func (r *fakeRouter) Route(_ context.Context, env *Envelope, _ method.Spec) (Decision, error) {
-	if env.Region == "" || env.Region == r.region {
-		return Decision{Local: true}, nil
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return Decision{Servers: r.to[env.Region], Region: env.Region}, nil
+	if env.Region == "" || env.Region == r.region {
+		r.came = env.Cell
+		return Decision{Local: true}, nil
+	}
+	return Decision{Servers: r.to[env.Region], Region: env.Region, Cell: r.cell}, nil
 }
 func (r *fakeRouter) Report(_, addr string, err error, _ time.Duration) {
 	if err != nil {
@@ -71,7 +80,7 @@ type peer struct {
 	released chan struct{}
 }
 
-var testLimits = Limits{Silence: 600 * time.Millisecond, Alive: 100 * time.Millisecond, MaxBody: 1 << 20, Handshake: 300 * time.Millisecond}
+var testLimits = Limits{Silence: 1200 * time.Millisecond, Alive: 100 * time.Millisecond, MaxBody: 1 << 20, Handshake: 300 * time.Millisecond}
 
 func newPeer(t testing.TB, region string) *peer {
 	t.Helper()
@@ -171,6 +180,43 @@ func TestACallGoesHereThereAndOverTwoHops(t *testing.T) {
 		if !errors.As(err, &e) || e.Kind != model.KindConflict || e.Field != "f" || !strings.Contains(e.Message, "cannot do it") {
 			t.Errorf("%s: error %#v", name, err)
 		}
+	}
+}
+
+func TestACallAtAnAddressGoesThereAndNowhereElse(t *testing.T) {
+	here, there := newPeer(t, "us"), newPeer(t, "us")
+	if r, err := Call(t.Context(), here.At(there.addr), put, To{}, &ping{7}); err != nil || r.N != 7 {
+		t.Errorf("the answer is %+v, %v", r, err)
+	}
+	if len(here.entered) != 0 || len(there.entered) != 1 {
+		t.Errorf("%d calls were served here and %d there", len(here.entered), len(there.entered))
+	}
+	s, err := Open(t.Context(), here.At(there.addr), count, To{}, &ping{2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for want := range 2 {
+		if r, err := s.Recv(); err != nil || r.N != want {
+			t.Errorf("reply %d is %+v, %v", want, r, err)
+		}
+	}
+	if _, err := s.Recv(); err != io.EOF {
+		t.Errorf("after the last: %v", err)
+	}
+	if _, err := Call(t.Context(), here.At(deadAddr(t)), echo, To{}, &ping{1}); model.KindOf(err) != model.KindUnreachable {
+		t.Errorf("at an address where nobody is: %v", err)
+	}
+}
+
+func TestACallNamesTheCellThatItIsFor(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["eu"], us.router.cell = []string{eu.addr}, "E"
+	if _, err := Call(t.Context(), us, echo, To{Region: "eu"}, &ping{1}); err != nil {
+		t.Fatal(err)
+	}
+	if got := eu.router.lastCell(); got != "E" {
+		t.Errorf("it came for the cell %q, want E", got)
 	}
 }
 
@@ -468,6 +514,60 @@ func TestAClientWithoutServersUsesTheDirectory(t *testing.T) {
 	}
 	if _, err := Call(t.Context(), c, echo, To{}, &ping{1}); model.KindOf(err) != model.KindUnreachable {
 		t.Errorf("own region: %v", err)
+	}
+}
+
+func TestAClientThatKnowsItsServersSilentAsksOthersAtOnce(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	c := NewClient(ClientConfig{Region: "us", Limits: testLimits, Directory: func(region string) []string {
+		return map[string][]string{"eu": {eu.addr}}[region]
+	}})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{us.addr})
+	if _, err := Call(t.Context(), c, echo, To{}, &ping{1}); err != nil || c.Lost() {
+		t.Fatalf("lost %t, %v", c.Lost(), err)
+	}
+	c.SetServers([]string{silent(t)})
+	_, err := Call(t.Context(), c, echo, To{}, &ping{1})
+	var e *model.Error
+	if !errors.As(err, &e) || e.Kind != model.KindUnreachable || e.Region != "us" || e.LastContact <= 0 || strings.Contains(e.Message, "not taken") {
+		t.Errorf("its own region: %+v; want us unreachable, and since when", e)
+	}
+	if !c.Lost() {
+		t.Error("its only server is silent, and it does not know")
+	}
+	start := time.Now()
+	if _, err := Call(t.Context(), c, echo, To{Region: "eu"}, &ping{1}); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > testLimits.Silence/2 {
+		t.Errorf("the other region was asked after %s", took)
+	}
+	c.SetServers([]string{us.addr})
+	if _, err := Call(t.Context(), c, echo, To{}, &ping{1}); err != nil || c.Lost() {
+		t.Errorf("with a server that answers: lost %t, %v", c.Lost(), err)
+	}
+}
+
+func TestACallToAnAddressIsServedThere(t *testing.T) {
+	one, other := newPeer(t, "us"), newPeer(t, "us")
+	if r, err := Call(t.Context(), one.At(other.addr), put, To{}, &ping{3}); err != nil || r.N != 3 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if len(other.entered) != 1 || len(one.entered) != 0 {
+		t.Errorf("served %d times there and %d times here", len(other.entered), len(one.entered))
+	}
+	if _, err := Call(t.Context(), one.At(deadAddr(t)), echo, To{}, &ping{}); model.KindOf(err) != model.KindUnreachable {
+		t.Errorf("nobody there: %v", err)
+	}
+}
+
+func TestACallWhoseTimeIsOverBeforeItIsSentFails(t *testing.T) {
+	c := NewClient(ClientConfig{Region: "us", Limits: Limits{Silence: 1}})
+	defer func() { _ = c.Shutdown(context.Background()) }()
+	c.SetServers([]string{deadAddr(t), deadAddr(t)})
+	if _, err := Call(t.Context(), c, echo, To{}, &ping{}); model.KindOf(err) != model.KindUnreachable {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -2,8 +2,6 @@ package rpc
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -131,13 +129,6 @@ func decodeTo[Q any](body []byte) (any, error) {
 
 func encodeEnvelope(env *Envelope) ([]byte, error) { return wire.Encode(env) }
 
-// newRequestID is 16 random bytes in hex.
-func newRequestID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
-
 // ServeConn serves the calls of a connection until it ends or ctx does.
 func (s *Server) ServeConn(ctx context.Context, conn net.Conn) {
 	mux, err := yamux.Server(conn, yamuxConfig(s.log))
@@ -247,21 +238,32 @@ func (s *Server) serveStream(ctx context.Context, session *Session, stream *yamu
 }
 
 func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, body []byte, in *incoming) error {
-	h, dec, err := s.route(ctx, env)
+	var tries attempts
+	for {
+		h, dec, err := s.route(ctx, env)
+		if err != nil {
+			return tries.last(err)
+		}
+		start := time.Now()
+		begun := false
+		if dec.Local {
+			begun, err = s.handle(ctx, h, &Inbound{Envelope: env, Session: session}, body, in)
+		} else {
+			begun, err = s.splice(ctx, h, dec, env, body, in)
+		}
+		s.measure(h, dec, err, start)
+		if err == nil || begun || !tries.again(ctx, s.router.Region(), env, h.spec, dec, err) {
+			return tries.last(err)
+		}
+	}
+}
+
+// handle serves a call here; begun says that it has answered in part.
+func (s *Server) handle(ctx context.Context, h *handler, call *Inbound, body []byte, in *incoming) (begun bool, err error) {
+	req, err := h.decode(body)
 	if err != nil {
-		return err
+		return false, err
 	}
-	start := time.Now()
-	defer func() { s.measure(h, dec, err, start) }()
-	if !dec.Local {
-		err = s.splice(ctx, h, dec, env, body, in)
-		return err
-	}
-	var req any
-	if req, err = h.decode(body); err != nil {
-		return err
-	}
-	call := &Inbound{Envelope: env, Session: session}
 	send := func(v any, after ...frame) error {
 		b, err := wire.Encode(v)
 		if err != nil {
@@ -270,20 +272,20 @@ func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, bod
 		if len(b) > s.limits.MaxBody {
 			return model.Errorf(model.KindTooLarge, "the answer of %d bytes is over the limit of %d; ask for less", len(b), s.limits.MaxBody)
 		}
+		begun = true
 		return in.write(append([]frame{{frameBody, b}}, after...)...)
 	}
 	if h.stream != nil {
 		err = s.guard(h, func() error { return h.stream(ctx, call, req, func(v any) error { return send(v) }) })
-		return err
+		return begun, err
 	}
 	var reply any
-	err = s.guard(h, func() (err error) { reply, err = h.unary(ctx, call, req); return err })
-	if err != nil {
-		return err
+	if err = s.guard(h, func() (err error) { reply, err = h.unary(ctx, call, req); return err }); err != nil {
+		return false, err
 	}
 	// In one piece: a system call less for each.
 	err = send(reply, frame{kind: frameEnd})
-	return err
+	return begun, err
 }
 
 // guard turns a handler's panic into an error of its call.
@@ -318,67 +320,48 @@ func (s *Server) route(ctx context.Context, env *Envelope) (*handler, Decision, 
 	return h, dec, nil
 }
 
-// splice passes the frames of a call on, undecoded.
-func (s *Server) splice(ctx context.Context, h *handler, dec Decision, env *Envelope, body []byte, in *incoming) error {
+// splice passes the frames of a call on, undecoded; begun says that some of the
+// answer was.
+func (s *Server) splice(ctx context.Context, h *handler, dec Decision, env *Envelope, body []byte, in *incoming) (begun bool, err error) {
 	x, err := s.forward(ctx, h.spec, dec, env, body)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer x.Close()
 	for {
 		f, err := x.next(ctx, true)
 		if err != nil {
-			return err
+			return begun, err
 		}
-		if f.kind == frameEnd {
-			return nil
-		}
-		if f.kind == frameError {
-			return decodeError(f.payload)
+		switch f.kind {
+		case frameEnd:
+			return begun, nil
+		case frameError:
+			return begun, decodeError(f.payload)
+		case frameBody:
+			begun = true
 		}
 		if err := in.write(f); err != nil {
-			return err
+			return true, err
 		}
 	}
 }
 
-// forward sends a call on towards its place. When its region's leader turns
-// out not to be one, the road is asked for again, until the call's time ends.
+// forward sends a call on towards its place.
 func (s *Server) forward(ctx context.Context, spec method.Spec, dec Decision, env *Envelope, body []byte) (*exchange, error) {
 	own := s.router.Region()
-	for {
-		target := dec.Region
-		if dec.Session != nil {
-			target = own
-		}
-		next, err := env.forward(own, target, remaining(ctx))
-		if err != nil {
-			return nil, err
-		}
-		x, err := s.send(ctx, dec, next, spec, body)
-		if err != nil {
-			return nil, err
-		}
-		if x.first.kind != frameError || target != own || env.Forwarded {
-			return x, nil
-		}
-		refusal := decodeError(x.first.payload)
-		if model.KindOf(refusal) != model.KindNoLeader {
-			return x, nil
-		}
-		x.Close()
-		select {
-		case <-ctx.Done():
-			return nil, refusal
-		case <-time.After(50 * time.Millisecond):
-		}
-		if dec, err = s.router.Route(ctx, env, spec); err != nil {
-			return nil, err
-		}
-		if dec.Local {
-			return nil, refusal
-		}
+	target := dec.Region
+	if dec.Session != nil {
+		target = own
 	}
+	next, err := env.forward(own, target, remaining(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if dec.Cell != "" {
+		next.Cell = dec.Cell
+	}
+	return s.send(ctx, dec, next, spec, body)
 }
 
 // remaining is the time that ctx has, 0 when it has no end.

@@ -80,8 +80,10 @@ func (k *checker) meets(n *model.Node, c *model.Constraint) bool {
 		return l == r
 	case "<", "<=", ">", ">=":
 		return ordered(l, c.Operand, r)
-	case model.ConstraintVersion, model.ConstraintSemver:
-		return k.version(l, r, c.Operand == model.ConstraintSemver)
+	case model.ConstraintVersion:
+		return k.version(l, r)
+	case model.ConstraintSemver:
+		return semver(l, r)
 	case model.ConstraintRegexp:
 		return k.matches(l, r)
 	case model.ConstraintSetContains, model.ConstraintSetContainsAll:
@@ -150,11 +152,10 @@ func ordered(l, op, r string) bool {
 	return c >= 0
 }
 
-func (k *checker) version(have, want string, strict bool) bool {
+// version compares as go-version does, where a prerelease meets only what names
+// one.
+func (k *checker) version(have, want string) bool {
 	v, err := version.NewVersion(have)
-	if strict {
-		v, err = version.NewSemver(have)
-	}
 	if err != nil {
 		return false
 	}
@@ -163,15 +164,54 @@ func (k *checker) version(have, want string, strict bool) bool {
 		cs, _ = version.NewConstraint(want)
 		k.versions[want] = cs
 	}
-	if cs == nil {
+	return cs != nil && cs.Check(v)
+}
+
+// semver compares by the order of semver.org, §11, in which a prerelease comes
+// just before its release. want is a list such as ">= 1.2, < 2.0".
+func semver(have, want string) bool {
+	v, err := version.NewSemver(have)
+	if err != nil {
 		return false
 	}
-	if strict && v.Prerelease() != "" {
-		// Strict order: go-version lets a prerelease meet only constraints
-		// that name one; semver puts it just below its release.
-		v = v.Core()
+	for _, part := range strings.Split(want, ",") {
+		part = strings.TrimSpace(part)
+		limit := strings.TrimLeft(part, "=!<>~")
+		op := part[:len(part)-len(limit)]
+		w, err := version.NewSemver(strings.TrimSpace(limit))
+		if err != nil || !semverHolds(v, op, w, limit) {
+			return false
+		}
 	}
-	return cs.Check(v)
+	return true
+}
+
+func semverHolds(v *version.Version, op string, w *version.Version, text string) bool {
+	c := v.Compare(w)
+	switch op {
+	case "", "=":
+		return c == 0
+	case "!=":
+		return c != 0
+	case "<":
+		return c < 0
+	case "<=":
+		return c <= 0
+	case ">":
+		return c > 0
+	case ">=":
+		return c >= 0
+	case "~>":
+		// All that was written of w but the last number must be the same.
+		release := text
+		if at := strings.IndexAny(text, "-+"); at >= 0 {
+			release = text[:at]
+		}
+		have, want := v.Segments(), w.Segments()
+		same := min(strings.Count(release, "."), len(have), len(want))
+		return c >= 0 && slices.Equal(have[:same], want[:same])
+	}
+	return false
 }
 
 func (k *checker) matches(have, pattern string) bool {

@@ -4,7 +4,8 @@
 //
 // An evaluation goes through four steps:
 //
-//	reconcile   what of the job runs, and what should → stop, keep, update, place
+//	reconcile   what of the job runs, and what should → stop, keep, update,
+//	            place, now or later; how far a new version may go
 //	feasible    which nodes may run a group at all, examined once a class
 //	rank        among some that fit, the fullest that will still hold it
 //	plan        placements, stops and updates, and why something found no place
@@ -12,6 +13,11 @@
 // Propose does these; Conclude writes down what came of it once the plan was
 // applied; Check is the applier's side, which re-examines a plan on the newest
 // state. Nothing here is kept between calls.
+//
+// What reconciliation decides can be read as transcripts in testdata. Deployments
+// are created and cancelled here, and their limits held to (rolling.go); that
+// allocations are healthy, canaries good and a deployment done is for others to
+// find, who write it into the state.
 package scheduler
 
 import (
@@ -31,6 +37,9 @@ type State interface {
 	AllocsOfJob(key model.JobID) iter.Seq[*model.AllocRow]
 	Alloc(id model.UUID) *model.AllocRow
 	EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation]
+	// LatestDeployment is the job's newest, by CreateIndex, ended or not; nil
+	// when it never had one.
+	LatestDeployment(key model.JobID) *model.Deployment
 	// Nodes yields all nodes by id.
 	Nodes() iter.Seq[*model.Node]
 	Node(id model.UUID) *model.Node

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"encoding/json"
 	"slices"
 	"time"
 
@@ -11,282 +10,328 @@ import (
 
 // decisions are what reconciliation comes to.
 type decisions struct {
-	stop   []model.PlanStop
-	update []*model.AllocRow
+	stop       []model.PlanStop
+	update     []*model.AllocRow
+	disconnect []*model.AllocRow
+	reconnect  []model.UUID
+	// place are the allocations to place, by group; system, for jobs that run
+	// on every node, says where not to.
 	place  map[string][]wanted
-	// retryAt is when a failed allocation may be placed again; zero when
-	// nothing waits.
-	retryAt time.Time
+	system map[string]*everyNode
+	// waits are what only a later evaluation can decide.
+	waits []wait
+	// deployment is that of the job's version that goes on; it is to be made
+	// when created is set. cancel are those that end.
+	deployment *model.Deployment
+	created    bool
+	cancel     []model.DeploymentUpdate
+	desired    map[string]*model.DesiredUpdates
 }
 
 // wanted is one allocation to place.
 type wanted struct {
-	index    uint32
+	// previous is what it takes over from; nil for a new one.
 	previous *model.AllocRow
-	// reschedule says that previous failed, and counts as an attempt.
-	reschedule bool
+	// job is the version to place, nil for the newest.
+	job    *model.Job
+	index  uint32
+	how    how
+	canary bool
+}
+
+// how is why an allocation is wanted.
+type how uint8
+
+const (
+	isNew         how = iota
+	isSuccessor       // previous is over
+	isMigrated        // previous is being stopped, whatever comes of this
+	isStandIn         // previous is unknown, and may come back
+	isRescheduled     // previous failed; this counts as an attempt
+	isReplacement     // previous runs until this is placed
+)
+
+// stops says why previous is stopped once the allocation is placed, and only
+// then; "" when it is not.
+func (w *wanted) stops() string {
+	switch w.how {
+	case isRescheduled:
+		return whyRescheduled
+	case isReplacement:
+		return whyReplaced
+	}
+	return ""
 }
 
 const (
-	whyStopped  = "alloc not needed as the job was stopped"
-	whySurplus  = "alloc not needed due to job update"
-	whyLost     = "alloc is lost since its node is down"
-	whyReplaced = "alloc is being updated due to job update"
-	whyResched  = "alloc was rescheduled because it failed"
-	whyNodeGone = "alloc is lost since its node is gone"
-	whyOldJob   = "alloc belongs to an earlier job of the same id"
-	whyFollowup = "created for a failed allocation whose delay is not over"
-	whyBlocked  = "created to place remaining allocations"
+	whyStopped     = "alloc not needed as the job was stopped"
+	whySurplus     = "alloc not needed due to job update"
+	whyDown        = "alloc is lost since its node is down"
+	whyAway        = "alloc is lost since its node is out of touch"
+	whyNodeGone    = "alloc is lost since its node is gone"
+	whyExpired     = "alloc is lost since its node was not back in time"
+	whyReplaced    = "alloc is being updated due to job update"
+	whyRescheduled = "alloc was rescheduled because it failed"
+	whyMigrated    = "alloc is being migrated"
+	whyOldJob      = "alloc belongs to an earlier job of the same id"
+	whyOldCanary   = "alloc not needed as its deployment is over"
+	whyStandIn     = "alloc not needed as the one that it stood in for is back"
+	whyStoodIn     = "alloc not needed as its stand-in goes on"
+	whyElsewhere   = "alloc not needed as the job no longer runs on its node"
+	whyBlocked     = "created to place remaining allocations"
 )
 
-// reconcile compares what runs of a job with what should. job is nil or
-// stopped when nothing should.
-func reconcile(st State, job *model.Job, key model.JobID, now time.Time) *decisions {
-	d := &decisions{place: make(map[string][]wanted)}
-	byGroup := make(map[string][]*model.AllocRow)
-	for r := range st.AllocsOfJob(key) {
-		if r.ServerTerminal() {
-			continue
-		}
-		switch {
-		case job.Stopped():
-			if !r.ClientTerminal() {
-				d.stop = append(d.stop, d.lostOr(st, r, whyStopped))
-			}
-		case r.Job().CreateIndex != job.CreateIndex:
-			if !r.ClientTerminal() {
-				d.stop = append(d.stop, d.lostOr(st, r, whyOldJob))
-			}
-		case job.Group(r.Shared.Group) == nil:
-			if !r.ClientTerminal() {
-				d.stop = append(d.stop, d.lostOr(st, r, whySurplus))
-			}
-		default:
-			byGroup[r.Shared.Group] = append(byGroup[r.Shared.Group], r)
-		}
+// reconciler compares what runs of a job with what should.
+type reconciler struct {
+	*decisions
+	st State
+	// job is nil or stopped when nothing should run.
+	job  *model.Job
+	eval *model.Evaluation
+	now  time.Time
+	// latest is the job's newest deployment, of whatever version.
+	latest *model.Deployment
+	// ran are the groups of which the job's version ran once.
+	ran   map[string]bool
+	nodes map[model.UUID]*model.Node
+	alike map[likeness]bool
+	check *checker
+}
+
+// reconcile decides on all of a job's allocations.
+func reconcile(st State, job *model.Job, eval *model.Evaluation, now time.Time) *decisions {
+	r := &reconciler{
+		decisions: &decisions{place: make(map[string][]wanted), system: make(map[string]*everyNode), desired: make(map[string]*model.DesiredUpdates)},
+		st:        st, job: job, eval: eval, now: now, ran: make(map[string]bool),
+		nodes: make(map[model.UUID]*model.Node), alike: make(map[likeness]bool), check: newChecker(),
 	}
+	r.settleDeployment(eval.JobKey())
+	groups := r.sort(eval.JobKey())
 	if job.Stopped() {
-		return d
+		return r.decisions
 	}
 	for _, g := range job.TaskGroups {
-		d.group(st, job, g, byGroup[g.Name], now)
-	}
-	return d
-}
-
-// lostOr is the stop of a row, which its node cannot carry out when it is
-// down.
-func (d *decisions) lostOr(st State, r *model.AllocRow, why string) model.PlanStop {
-	_, lost := nodeLost(st, r.NodeID)
-	return model.PlanStop{ID: r.ID, Description: why, Lost: lost}
-}
-
-func nodeLost(st State, id model.UUID) (why string, lost bool) {
-	n := st.Node(id)
-	if n == nil {
-		return whyNodeGone, true
-	}
-	return whyLost, n.Status == model.NodeStatusDown
-}
-
-func (d *decisions) group(st State, job *model.Job, g *model.TaskGroup, rows []*model.AllocRow, now time.Time) {
-	taken := make(map[uint32]bool, g.Count)
-	var keep []*model.AllocRow
-	var place []wanted
-	for _, r := range rows {
-		switch {
-		case r.Client == model.ClientComplete:
-			// A batch allocation that is done stays done for its version;
-			// a service has nothing left and is placed anew.
-			if job.Type == model.JobTypeBatch && r.Job().Version == job.Version {
-				taken[r.Index] = true
-			}
-		case r.Client == model.ClientFailed:
-			d.failed(job, g, r, now, taken, &place)
-		case r.ClientTerminal():
-			// Lost: its replacement was placed with it.
-		default:
-			if why, lost := nodeLost(st, r.NodeID); lost {
-				d.stop = append(d.stop, model.PlanStop{ID: r.ID, Description: why, Lost: true})
-				place = append(place, wanted{index: r.Index, previous: r})
-			} else {
-				keep = append(keep, r)
-			}
+		r.desired[g.Name] = &model.DesiredUpdates{}
+		if everywhere(job) {
+			r.everyNode(g, groups[g.Name])
+		} else {
+			r.group(g, groups[g.Name])
 		}
 	}
-	d.keep(job, g, keep, taken, &place)
-	d.fill(g, taken, place)
+	return r.decisions
 }
 
-// failed decides on an allocation that its node gave up: again now, later, or
-// no more.
-func (d *decisions) failed(job *model.Job, g *model.TaskGroup, r *model.AllocRow, now time.Time, taken map[uint32]bool, place *[]wanted) {
-	if r.Job().Version != job.Version {
-		// A new version is a new start.
+func everywhere(job *model.Job) bool {
+	return job.Type == model.JobTypeSystem || job.Type == model.JobTypeSysBatch
+}
+
+// sort returns the rows to decide on, by group, and stops those that belong to
+// none.
+func (r *reconciler) sort(key model.JobID) map[string][]*model.AllocRow {
+	groups := make(map[string][]*model.AllocRow)
+	for row := range r.st.AllocsOfJob(key) {
+		why := ""
+		switch {
+		case r.job.Stopped():
+			why = whyStopped
+		case row.Job().CreateIndex != r.job.CreateIndex:
+			why = whyOldJob
+		case r.job.Group(row.Shared.Group) == nil:
+			why = whySurplus
+		}
+		switch {
+		case why == "":
+			if row.Job().Version == r.job.Version {
+				r.ran[row.Shared.Group] = true
+			}
+			if !row.ServerTerminal() || r.job.Type == model.JobTypeBatch && row.Transition().ShouldNotPlace() {
+				groups[row.Shared.Group] = append(groups[row.Shared.Group], row)
+			}
+		case !row.Terminal():
+			r.end(row, why)
+		}
+	}
+	return groups
+}
+
+// end stops a row, whose node cannot say so itself when it is down.
+func (r *reconciler) end(row *model.AllocRow, why string) {
+	n := r.node(row.NodeID)
+	r.stop = append(r.stop, model.PlanStop{ID: row.ID, Description: why, Lost: n == nil || n.Status == model.NodeStatusDown})
+}
+
+func (r *reconciler) node(id model.UUID) *model.Node {
+	n, seen := r.nodes[id]
+	if !seen {
+		n = r.st.Node(id)
+		r.nodes[id] = n
+	}
+	return n
+}
+
+// groupState is one group while it is decided on.
+type groupState struct {
+	*reconciler
+	group *model.TaskGroup
+	did   *model.DesiredUpdates
+	// state is the group's part of the deployment, nil when there is none yet.
+	state *model.DeploymentState
+	// taken are the numbers of allocations that need nothing, or that nothing
+	// can be done for.
+	taken numbers
+	// running are to be looked at, canaries the deployment's own, back those
+	// whose node is in touch again.
+	running, canaries, back []*model.AllocRow
+	// forgiven failed under an earlier version.
+	forgiven []*model.AllocRow
+	// replace is what runs of earlier versions.
+	replace []*model.AllocRow
+	want    []wanted
+	// unproven and unhealthy count the deployment's allocations.
+	unproven, unhealthy int
+}
+
+// group decides on one group of a service or batch job.
+func (r *reconciler) group(g *model.TaskGroup, rows []*model.AllocRow) {
+	s := &groupState{reconciler: r, group: g, did: r.desired[g.Name], taken: newNumbers(g.Count)}
+	if r.deployment != nil {
+		s.state = r.deployment.TaskGroups[g.Name]
+	}
+	for _, row := range rows {
+		s.classify(row)
+	}
+	s.reunite()
+	s.keep()
+	s.roll()
+}
+
+// classify puts a row where it belongs.
+func (s *groupState) classify(row *model.AllocRow) {
+	canary := s.isCanary(row)
+	switch {
+	case row.ServerTerminal():
+		// Batch work that a drain ended for good.
+		if row.Job().Version == s.job.Version {
+			s.taken.add(row.Index)
+		}
+	case row.Client == model.ClientComplete:
+		// A batch allocation that is done stays done for its version; a
+		// service has nothing left and is placed anew.
+		if s.job.Type == model.JobTypeBatch && row.Job().Version == s.job.Version {
+			s.taken.add(row.Index)
+			s.did.Ignore++
+		}
+	case row.Client == model.ClientFailed:
+		s.failed(row, canary)
+	case row.ClientTerminal():
+		// Lost: its replacement was placed with it.
+	case row.DeploymentStatus().IsCanary() && !canary && !s.promoted(row):
+		s.end(row, whyOldCanary)
+		s.did.Stop++
+	default:
+		s.alive(row, canary)
+	}
+}
+
+// alive decides on a row that may run.
+func (s *groupState) alive(row *model.AllocRow, canary bool) {
+	touch, why := s.contact(row)
+	switch {
+	case touch == lost:
+		s.stop = append(s.stop, model.PlanStop{ID: row.ID, Description: why, Lost: true})
+		s.did.Stop++
+		if !s.replaced(row) {
+			s.want = append(s.want, wanted{previous: row, index: row.Index, how: isSuccessor, canary: canary})
+		}
+	case touch == outOfTouch:
+		s.unknown(row, canary)
+	case touch == closing:
+		s.hold(row, canary)
+	case row.Transition().ShouldMigrate() && row.Disconnected() == 0:
+		s.migrate(row, canary)
+	case row.Disconnected() != 0:
+		s.back = append(s.back, row)
+	case canary:
+		s.hold(row, true)
+	default:
+		s.prove(row)
+		s.running = append(s.running, row)
+	}
+}
+
+// migrate stops a row whose node is to be left, and places it elsewhere.
+func (s *groupState) migrate(row *model.AllocRow, canary bool) {
+	s.end(row, whyMigrated)
+	s.did.Migrate++
+	if row.Transition().ShouldNotPlace() {
+		s.taken.add(row.Index)
+	} else {
+		s.want = append(s.want, wanted{previous: row, index: row.Index, how: isMigrated, canary: canary})
+	}
+}
+
+// hold leaves a row as it is, and its number to it.
+func (s *groupState) hold(row *model.AllocRow, canary bool) {
+	s.prove(row)
+	s.did.Ignore++
+	if canary {
+		s.canaries = append(s.canaries, row)
+	} else {
+		s.taken.add(row.Index)
+	}
+}
+
+// prove counts a row that the deployment must find healthy.
+func (s *groupState) prove(row *model.AllocRow) {
+	if row.Shared.DeploymentID != s.deploymentID() {
 		return
 	}
-	if r.Extra != nil && !r.Extra.Next.IsZero() {
-		return // replaced already
-	}
-	at, ok := rescheduleAt(g.ReschedulePolicy, r)
-	switch {
-	case !ok:
-		taken[r.Index] = true
-	case at.After(now):
-		taken[r.Index] = true
-		if d.retryAt.IsZero() || at.Before(d.retryAt) {
-			d.retryAt = at
-		}
-	default:
-		d.stop = append(d.stop, model.PlanStop{ID: r.ID, Description: whyResched})
-		*place = append(*place, wanted{index: r.Index, previous: r, reschedule: true})
+	switch ds := row.DeploymentStatus(); {
+	case ds.IsUnhealthy():
+		s.unhealthy++
+	case !ds.IsHealthy():
+		s.unproven++
 	}
 }
 
-// rescheduleAt is when a failed row may be placed again; false when its policy
-// allows no more attempts.
-func rescheduleAt(p *model.ReschedulePolicy, r *model.AllocRow) (time.Time, bool) {
-	if p == nil || (!p.Unlimited && p.Attempts <= 0) {
-		return time.Time{}, false
-	}
-	failedAt := time.Unix(0, r.ModifyTime)
-	var events []*model.RescheduleEvent
-	if r.Extra != nil && r.Extra.Reschedule != nil {
-		events = r.Extra.Reschedule.Events
-	}
-	if !p.Unlimited {
-		recent := 0
-		for _, e := range events {
-			if failedAt.Sub(time.Unix(0, e.RescheduleTime)) < p.Interval {
-				recent++
-			}
-		}
-		if recent >= p.Attempts {
-			return time.Time{}, false
-		}
-	}
-	return failedAt.Add(rescheduleDelay(p, len(events))), true
-}
-
-// rescheduleDelay is the wait before attempt n, from 0.
-func rescheduleDelay(p *model.ReschedulePolicy, n int) time.Duration {
-	delay := p.Delay
-	switch p.DelayFunction {
-	case "exponential":
-		for range n {
-			if delay *= 2; p.MaxDelay > 0 && delay >= p.MaxDelay {
-				break
-			}
-		}
-	case "fibonacci":
-		prev := time.Duration(0)
-		for range n {
-			prev, delay = delay, prev+delay
-			if p.MaxDelay > 0 && delay >= p.MaxDelay {
-				break
-			}
-		}
-	}
-	if p.DelayFunction != "constant" && p.MaxDelay > 0 {
-		delay = min(delay, p.MaxDelay)
-	}
-	return delay
-}
-
-// keep decides on rows that run on nodes that are up: which are too many, which
-// are out of date.
-func (d *decisions) keep(job *model.Job, g *model.TaskGroup, keep []*model.AllocRow, taken map[uint32]bool, place *[]wanted) {
-	// Lowest numbers stay; of two with one number, the newer.
-	slices.SortStableFunc(keep, func(a, b *model.AllocRow) int {
-		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(b.CreateIndex, a.CreateIndex))
+// keep decides on rows that run: which are too many, which are out of date.
+func (s *groupState) keep() {
+	// Of two with one number the newer version stays, which may be a canary
+	// that was promoted, then the newer.
+	slices.SortStableFunc(s.running, func(a, b *model.AllocRow) int {
+		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(b.Job().Version, a.Job().Version), cmp.Compare(b.CreateIndex, a.CreateIndex))
 	})
-	room := g.Count
-	for _, t := range taken {
-		if t {
-			room--
-		}
-	}
-	for _, r := range keep {
-		if room <= 0 || int(r.Index) >= g.Count || taken[r.Index] {
-			d.stop = append(d.stop, model.PlanStop{ID: r.ID, Description: whySurplus})
+	for _, row := range s.running {
+		if int(row.Index) >= s.group.Count || s.taken.has(row.Index) {
+			s.stop = append(s.stop, model.PlanStop{ID: row.ID, Description: whySurplus})
+			s.did.Stop++
 			continue
 		}
-		room--
+		s.taken.add(row.Index)
 		switch {
-		case r.Job().Version == job.Version:
-			taken[r.Index] = true
-		case sameTasks(r.Job(), job, g):
-			taken[r.Index] = true
-			d.update = append(d.update, r)
+		case row.Job().Version == s.job.Version:
+			s.did.Ignore++
+		case s.inPlace(row):
+			s.update = append(s.update, row)
+			s.did.InPlaceUpdate++
 		default:
-			d.stop = append(d.stop, model.PlanStop{ID: r.ID, Description: whyReplaced})
-			*place = append(*place, wanted{index: r.Index, previous: r})
+			s.replace = append(s.replace, row)
 		}
 	}
 }
 
-// fill adds what replaces something, and then new allocations under the lowest
-// free numbers, until the group has its count.
-func (d *decisions) fill(g *model.TaskGroup, taken map[uint32]bool, place []wanted) {
-	var out []wanted
-	for _, w := range place {
-		if int(w.index) < g.Count && !taken[w.index] {
-			taken[w.index] = true
-			out = append(out, w)
-		}
-	}
-	for i := range uint32(g.Count) {
-		if !taken[i] {
-			out = append(out, wanted{index: i})
-		}
-	}
-	if len(out) > 0 {
-		d.place[g.Name] = out
-	}
+// numbers is a set of the numbers in allocations' names.
+type numbers []uint64
+
+func newNumbers(count int) numbers { return make(numbers, (count+63)/64) }
+
+func (n numbers) has(i uint32) bool {
+	return int(i/64) < len(n) && n[i/64]&(1<<(i%64)) != 0
 }
 
-// sameTasks reports whether a group of the new version can be run by what runs
-// of the old: nothing differs but counts, policies and what only the server
-// acts on.
-func sameTasks(old, now *model.Job, g *model.TaskGroup) bool {
-	was := old.Group(g.Name)
-	if was == nil || !sameMap(old.Meta, now.Meta) {
-		return false
+func (n *numbers) add(i uint32) {
+	for int(i/64) >= len(*n) {
+		*n = append(*n, 0)
 	}
-	return sameJSON(inert(was), inert(g))
-}
-
-// inert is a group without what can change while its tasks run.
-func inert(g *model.TaskGroup) *model.TaskGroup {
-	c := *g
-	c.Count, c.RestartPolicy, c.ReschedulePolicy, c.Update, c.Services = 0, nil, nil, nil, nil
-	c.Constraints, c.Scaling, c.Migrate, c.Disconnect = nil, nil, nil, nil
-	c.Tasks = make([]*model.Task, len(g.Tasks))
-	for i, t := range g.Tasks {
-		tc := *t
-		tc.RestartPolicy, tc.Services, tc.Constraints = nil, nil, nil
-		c.Tasks[i] = &tc
-	}
-	return &c
-}
-
-func sameMap(a, b map[string]string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if w, ok := b[k]; !ok || v != w {
-			return false
-		}
-	}
-	return true
-}
-
-// sameJSON compares by value whatever went through encodings that turn absent
-// into empty and ints into floats. It is off the hot path: once for each
-// version that still runs.
-func sameJSON(a, b any) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && string(x) == string(y)
+	(*n)[i/64] |= 1 << (i % 64)
 }

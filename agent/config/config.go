@@ -39,6 +39,9 @@ type Config struct {
 	Client    Client
 	Plugins   map[string]map[string]any
 	Telemetry Telemetry
+	// Autopilot is what a new cell begins with; afterwards its configuration is
+	// changed through the API.
+	Autopilot model.AutopilotConfig
 
 	LeaveOnInterrupt bool
 	LeaveOnTerminate bool
@@ -63,6 +66,23 @@ type Server struct {
 	MaxHeartbeats   float64
 	// RaftSnapshotThreshold is how many log entries cause a snapshot.
 	RaftSnapshotThreshold int
+	GC                    GC
+	PlanRejection         PlanRejection
+}
+
+// GC says how long what is over stays in the state, and how often that is looked
+// at; zeros mean the defaults.
+type GC struct {
+	EvalThreshold, BatchEvalThreshold, JobThreshold, NodeThreshold time.Duration
+	Interval                                                       time.Duration
+}
+
+// PlanRejection says when a node that keeps refusing plans for no known reason
+// becomes ineligible; zeros mean the defaults.
+type PlanRejection struct {
+	Enabled   bool
+	Threshold int
+	Window    time.Duration
 }
 
 // Join says which servers to join, of this region or any other.
@@ -115,10 +135,11 @@ func Default() *Config {
 	return &Config{
 		Region: model.GlobalRegion, Datacenter: "dc1", Name: host, LogLevel: "INFO", BindAddr: "127.0.0.1",
 		Ports:     Ports{HTTP: 4646, RPC: 4647, Serf: 4648},
-		Server:    Server{Join: Join{RetryInterval: 30 * time.Second}},
+		Server:    Server{Join: Join{RetryInterval: 30 * time.Second}, PlanRejection: PlanRejection{Enabled: true}},
 		Client:    Client{NodePool: model.NodePoolDefault, Meta: map[string]string{}, Options: map[string]string{}, GCMaxAllocs: 50, MaxKillTimeout: 30 * time.Second},
 		Plugins:   map[string]map[string]any{},
 		Telemetry: Telemetry{CollectionInterval: time.Second},
+		Autopilot: model.DefaultAutopilot(),
 	}
 }
 
@@ -184,6 +205,9 @@ func (c *Config) Validate() error {
 		if p.port < 0 || p.port > 65535 {
 			say("%s %d is not from 0 to 65535", p.key, p.port)
 		}
+	}
+	if err := c.Autopilot.Validate(); err != nil {
+		say("autopilot: %v", err)
 	}
 	if lo, hi := c.Client.MinDynamicPort, c.Client.MaxDynamicPort; lo < 0 || hi > 65535 || (hi != 0 && lo > hi) {
 		say("client.min_dynamic_port %d to client.max_dynamic_port %d is no range of ports", lo, hi)

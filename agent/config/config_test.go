@@ -218,6 +218,8 @@ func TestEveryKeyOfNomadIsAccepted(t *testing.T) {
 	want.Server = Server{
 		Enabled: true, BootstrapExpect: 3, NumSchedulers: 4, HeartbeatGrace: 15 * time.Second, MinHeartbeatTTL: 20 * time.Second, MaxHeartbeats: 250.5,
 		RaftSnapshotThreshold: 16384, Join: Join{RetryJoin: []string{"10.1.0.1", "10.1.0.2:4648"}, RetryInterval: 15 * time.Second, RetryMax: 5},
+		GC:            GC{EvalThreshold: time.Hour, BatchEvalThreshold: 24 * time.Hour, JobThreshold: 4 * time.Hour, NodeThreshold: 24 * time.Hour, Interval: 5 * time.Minute},
+		PlanRejection: PlanRejection{Enabled: true, Threshold: 100, Window: 5 * time.Minute},
 	}
 	want.Client = Client{
 		Enabled: true, StateDir: "/var/lib/nomad/client", AllocDir: "/var/lib/nomad/alloc", NodeClass: "compute", NodePool: "gpu",

@@ -54,6 +54,16 @@ var settings = map[string]setter{
 	"server.server_join.retry_interval": duration(func(c *Config) *time.Duration { return &c.Server.Join.RetryInterval }),
 	"server.server_join.retry_max":      number(func(c *Config) *int { return &c.Server.Join.RetryMax }),
 
+	"server.eval_gc_threshold":       duration(func(c *Config) *time.Duration { return &c.Server.GC.EvalThreshold }),
+	"server.batch_eval_gc_threshold": duration(func(c *Config) *time.Duration { return &c.Server.GC.BatchEvalThreshold }),
+	"server.job_gc_threshold":        duration(func(c *Config) *time.Duration { return &c.Server.GC.JobThreshold }),
+	"server.job_gc_interval":         duration(func(c *Config) *time.Duration { return &c.Server.GC.Interval }),
+	"server.node_gc_threshold":       duration(func(c *Config) *time.Duration { return &c.Server.GC.NodeThreshold }),
+
+	"server.plan_rejection_tracker.enabled":        truth(func(c *Config) *bool { return &c.Server.PlanRejection.Enabled }),
+	"server.plan_rejection_tracker.node_threshold": number(func(c *Config) *int { return &c.Server.PlanRejection.Threshold }),
+	"server.plan_rejection_tracker.node_window":    duration(func(c *Config) *time.Duration { return &c.Server.PlanRejection.Window }),
+
 	"client.enabled":                truth(func(c *Config) *bool { return &c.Client.Enabled }),
 	"client.servers":                texts(func(c *Config) *[]string { return &c.Client.Servers }),
 	"client.server_join.retry_join": texts(func(c *Config) *[]string { return &c.Client.Servers }),
@@ -80,6 +90,12 @@ var settings = map[string]setter{
 	"client.reserved.disk":              number(func(c *Config) *int { return &c.Client.Reserved.DiskMB }),
 	"client.reserved.reserved_ports":    text(func(c *Config) *string { return &c.Client.Reserved.Ports }),
 
+	"autopilot.cleanup_dead_servers":      truth(func(c *Config) *bool { return &c.Autopilot.CleanupDeadServers }),
+	"autopilot.last_contact_threshold":    duration(func(c *Config) *time.Duration { return &c.Autopilot.LastContactThreshold }),
+	"autopilot.max_trailing_logs":         whole(func(c *Config) *uint64 { return &c.Autopilot.MaxTrailingLogs }),
+	"autopilot.min_quorum":                whole(func(c *Config) *uint { return &c.Autopilot.MinQuorum }),
+	"autopilot.server_stabilization_time": duration(func(c *Config) *time.Duration { return &c.Autopilot.ServerStabilizationTime }),
+
 	"telemetry.prometheus_metrics":         truth(func(c *Config) *bool { return &c.Telemetry.PrometheusMetrics }),
 	"telemetry.disable_hostname":           truth(func(c *Config) *bool { return &c.Telemetry.DisableHostname }),
 	"telemetry.collection_interval":        duration(func(c *Config) *time.Duration { return &c.Telemetry.CollectionInterval }),
@@ -94,12 +110,14 @@ var settings = map[string]setter{
 var noEffect = map[string]string{
 	"": "log_file log_include_location log_rotate_bytes log_rotate_duration log_rotate_max_files enable_debug " +
 		"enable_syslog syslog_facility consul.* consuls.* vault.* vaults.* tls.* acl.* http_api_response_headers.* sentinel.* " +
-		"autopilot.* plugin_dir limits.* audit.* ui.* users.* reporting.* keyring.* rpc.* eventlog.* telemetry.* license_path",
-	"server.": "authoritative_region data_dir protocol_version raft_protocol raft_multiplier enabled_schedulers node_gc_threshold " +
-		"job_gc_interval job_gc_threshold eval_gc_threshold batch_eval_gc_threshold deployment_gc_threshold " +
+		"plugin_dir limits.* audit.* ui.* users.* reporting.* keyring.* rpc.* eventlog.* telemetry.* license_path",
+	// Of Nomad Enterprise.
+	"autopilot.": "enable_redundancy_zones disable_upgrade_migration enable_custom_upgrades",
+	"server.": "authoritative_region data_dir protocol_version raft_protocol raft_multiplier enabled_schedulers " +
+		"deployment_gc_threshold " +
 		"csi_volume_claim_gc_threshold csi_volume_claim_gc_interval csi_plugin_gc_threshold acl_token_gc_threshold " +
 		"root_key_gc_interval root_key_gc_threshold root_key_rotation_threshold failover_heartbeat_ttl rejoin_after_leave " +
-		"non_voting_server redundancy_zone upgrade_version encrypt default_scheduler_config.* plan_rejection_tracker.* " +
+		"non_voting_server redundancy_zone upgrade_version encrypt default_scheduler_config.* " +
 		"enable_event_broker event_buffer_size deployment_query_rate_limit job_default_priority job_max_priority " +
 		"job_tracked_versions job_max_source_size job_max_count raft_boltdb.* raft_logstore.* raft_snapshot_interval " +
 		"raft_trailing_logs search.* oidc_issuer license_path license_env client_introduction.* start_timeout",
@@ -181,6 +199,17 @@ func number(at func(*Config) *int) setter {
 		}
 		*at(c) = int(f)
 		return nil
+	}
+}
+
+func whole[N uint | uint64](at func(*Config) *N) setter {
+	return func(c *Config, e entry) error {
+		var n int
+		err := number(func(*Config) *int { return &n })(c, e)
+		if err == nil {
+			*at(c) = N(n)
+		}
+		return err
 	}
 }
 

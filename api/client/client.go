@@ -16,6 +16,7 @@ import (
 
 	"atoll/federation"
 	"atoll/model"
+	"atoll/model/method"
 )
 
 // maxAnswer bounds an answer's body in bytes.
@@ -35,6 +36,19 @@ func (c *Client) Regions(ctx context.Context) (out []model.RegionStatus, err err
 	return out, err
 }
 
+// Accept makes a cell the one that a region is, for the servers of the agent's
+// region, or of the region via unless that is "". It returns the servers that
+// took it, and why others did not.
+func (c *Client) Accept(ctx context.Context, via, region, cellID string) (*method.RegionAcceptResponse, error) {
+	out := new(method.RegionAcceptResponse)
+	query := url.Values{"cell": {cellID}}
+	if via != "" {
+		query.Set("region", via)
+	}
+	_, err := c.do(ctx, http.MethodPut, "/v1/federation/region/"+url.PathEscape(region)+"/accept", query, out)
+	return out, err
+}
+
 // Jobs lists the jobs of every region that begin with prefix, and says what each
 // region's rows are worth. An empty namespace is the default one.
 func (c *Client) Jobs(ctx context.Context, namespace, prefix string) ([]*model.JobStub, []model.RegionAnswer, error) {
@@ -51,6 +65,21 @@ func (c *Client) Nodes(ctx context.Context, prefix string) ([]*model.NodeStub, [
 	return rows, answers, err
 }
 
+// Eval is an evaluation of some region.
+type Eval struct {
+	model.Evaluation
+	Region string
+}
+
+// Evals lists the evaluations of every region that are of a job and have a
+// status, both unless "", and pass a filter; and says what each region's rows are
+// worth.
+func (c *Client) Evals(ctx context.Context, namespace, job, status, filter string) ([]*Eval, []model.RegionAnswer, error) {
+	var rows []*Eval
+	answers, err := c.all(ctx, "/v1/evaluations", url.Values{"namespace": {namespace}, "job": {job}, "status": {status}, "filter": {filter}}, &rows)
+	return rows, answers, err
+}
+
 func (c *Client) all(ctx context.Context, path string, query url.Values, rows any) ([]model.RegionAnswer, error) {
 	query.Set("region", model.AllRegions)
 	h, err := c.get(ctx, path, query, rows)
@@ -61,7 +90,11 @@ func (c *Client) all(ctx context.Context, path string, query url.Values, rows an
 }
 
 func (c *Client) get(ctx context.Context, path string, query url.Values, out any) (http.Header, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.Address, "/")+path+"?"+query.Encode(), nil)
+	return c.do(ctx, http.MethodGet, path, query, out)
+}
+
+func (c *Client) do(ctx context.Context, verb, path string, query url.Values, out any) (http.Header, error) {
+	req, err := http.NewRequestWithContext(ctx, verb, strings.TrimSuffix(c.Address, "/")+path+"?"+query.Encode(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the address %q: %w", c.Address, err)
 	}

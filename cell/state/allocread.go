@@ -10,7 +10,7 @@ import (
 func (s *Snapshot) AllocsIndex() uint64 { return s.tableIndex(tableAllocs) }
 
 // AllocCount is the number of allocations.
-func (s *Snapshot) AllocCount() int { return s.allocs.rows.n }
+func (s *Snapshot) AllocCount() int { return s.allocs.byID.Len() }
 
 // watchAllocs adds the whole table of allocations to ws.
 func (s *Snapshot) watchAllocs(ws Watch) { first[*allocRoot](s.tx, ws, tableAllocs) }
@@ -61,6 +61,14 @@ func (s *Snapshot) AllocsOfJob(ws Watch, key model.JobID) (iter.Seq[*model.Alloc
 		return func(func(*model.AllocRow) bool) {}, 0
 	}
 	return s.allocs.at(j.places), j.modified
+}
+
+// AllocJobs yields the jobs that have, or may get, allocations: those that are
+// there, and those that are gone and have some left.
+func (s *Snapshot) AllocJobs() iter.Seq[model.JobID] {
+	return func(yield func(model.JobID) bool) {
+		s.allocs.jobs.Ascend(func(j *jobAllocs) bool { return yield(j.key) })
+	}
 }
 
 func (s *Snapshot) nodeAllocs(ws Watch, id model.UUID) *nodeAllocs {

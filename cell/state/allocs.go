@@ -12,13 +12,15 @@ import (
 )
 
 // allocTable is the table of allocations, immutable once published: the rows
-// in one persistent vector in the order in which they were placed, and three
-// indexes that hold places in it. A change of a row leaves the indexes alone.
+// in one persistent vector, and three indexes that hold places in it. A change
+// of a row leaves the indexes alone. A deleted row leaves a free place, a row
+// without Shared, for a later one.
 //
 //	rows   place → model.AllocRow           96 bytes each
 //	byID   id → place                       a B-tree, about 30 bytes each
 //	jobs   job → jobAllocs: places, counts  4 bytes each
 //	nodes  node → nodeAllocs: places, load  4 bytes each
+//	free   free places                      a B-tree, about 6 bytes each
 //
 // docs/decisions/0001-hot-rows.md weighs this against go-memdb.
 type allocTable struct {
@@ -26,6 +28,7 @@ type allocTable struct {
 	byID  *btree.BTreeG[idPlace]
 	jobs  *btree.BTreeG[*jobAllocs]
 	nodes *btree.BTreeG[*nodeAllocs]
+	free  *btree.BTreeG[uint32]
 }
 
 type idPlace struct {
@@ -43,7 +46,8 @@ type jobAllocs struct {
 	// modified is the index of the last change of any of the rows.
 	modified uint64
 	// incarnation is the CreateIndex of the job that counts are of: rows of
-	// an earlier job of the same id are not counted.
+	// an earlier job of the same id are not counted. Ended rows that were
+	// deleted are.
 	incarnation uint64
 	counts      []groupCount
 }
@@ -123,6 +127,7 @@ func newAllocTable() *allocTable {
 		byID:  btree.NewG(btreeDegree, func(a, b idPlace) bool { return less(a.id, b.id) }),
 		jobs:  btree.NewG(btreeDegree, func(a, b *jobAllocs) bool { return lessJob(a.key, b.key) }),
 		nodes: btree.NewG(btreeDegree, func(a, b *nodeAllocs) bool { return less(a.id, b.id) }),
+		free:  btree.NewG(btreeDegree, func(a, b uint32) bool { return a < b }),
 	}
 }
 
@@ -196,13 +201,17 @@ type allocTxn struct {
 	allocTable
 	edit  *edit
 	index uint64
-	// freed says that some node holds less than before.
-	freed bool
+	// freed are the nodes that hold less than before.
+	freed []model.UUID
+	// ownsFree says that free is the transaction's to change.
+	ownsFree bool
+	// uncounted are the jobs whose restored rows are still to be counted.
+	uncounted map[model.JobID]bool
 }
 
 func (t *allocTable) begin(index uint64) *allocTxn {
 	return &allocTxn{
-		allocTable: allocTable{rows: t.rows, byID: t.byID.Clone(), jobs: t.jobs.Clone(), nodes: t.nodes.Clone()},
+		allocTable: allocTable{rows: t.rows, byID: t.byID.Clone(), jobs: t.jobs.Clone(), nodes: t.nodes.Clone(), free: t.free},
 		edit:       &edit{}, index: index,
 	}
 }
@@ -244,7 +253,7 @@ func (t *allocTxn) insert(row model.AllocRow, nodeName string) bool {
 	if _, exists := t.byID.Get(idPlace{id: row.ID}); exists {
 		return false
 	}
-	place := uint32(t.rows.add(row, t.edit))
+	place := t.add(row)
 	t.byID.ReplaceOrInsert(idPlace{row.ID, place})
 
 	j := t.ownJob(row.Shared.Job.Key())
@@ -290,7 +299,9 @@ func (t *allocTxn) update(id model.UUID, server bool, f func(*model.AllocRow)) b
 		n := t.ownNode(row.NodeID)
 		if moved {
 			n.hold(&before, -1)
-			t.freed = t.freed || held
+			if held && (len(t.freed) == 0 || t.freed[len(t.freed)-1] != row.NodeID) {
+				t.freed = append(t.freed, row.NodeID)
+			}
 			n.hold(row, +1)
 		}
 		if server {
@@ -343,8 +354,11 @@ func (n *nodeAllocs) hold(row *model.AllocRow, sign int) {
 // publish returns the finished table and the channels to wake once it can be
 // seen.
 func (t *allocTxn) publish() (*allocTable, []*lazyChan) {
-	out := t.allocTable
-	return &out, t.edit.woken
+	out, woken := t.allocTable, t.edit.woken
+	// What was made here keeps its mark, and must not keep by it what it took
+	// the place of, and so all that ever was.
+	t.edit.woken = nil
+	return &out, woken
 }
 
 // decodeStates is the one reader of model.AllocExtra.TaskStates, whose writer

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 
 	"atoll/internal/wire"
 	"atoll/model"
@@ -34,52 +35,84 @@ func NewPlanCommand(p *model.Plan, now int64) *PlanCommand {
 	return c
 }
 
-// ApplyPlan makes the plan's allocations, stops and updates.
-func (t *Txn) ApplyPlan(c *PlanCommand) error {
+// ApplyPlan does what the plan says. It returns the nodes
+// among those placed on that went down, or away, since the plan was checked: the
+// job has to be looked at again.
+func (t *Txn) ApplyPlan(c *PlanCommand) (down []model.UUID, err error) {
 	place, err := model.UnpackPlacements(c.Rows)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p := &c.Plan
-	shared, err := t.shareGroups(p)
+	shared, err := t.shareGroups(c, place)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rows := t.rows()
+	if p.Deployment != nil {
+		if err := t.addDeployment(p.Deployment); err != nil {
+			return nil, err
+		}
+	}
+	for _, u := range p.DeploymentUpdates {
+		// One that is over meanwhile stays as it ended.
+		if d := first[*model.Deployment](t.tx, nil, tableDeployments, u.DeploymentID); d != nil && d.Active() {
+			if _, err := t.SetDeploymentStatus(u, c.Time); err != nil {
+				return nil, err
+			}
+		}
+	}
+	counts := t.deploying(c.Time)
 	for _, stop := range p.Stop {
 		t.stopAlloc(rows, &stop, c.Time)
 	}
+	t.touch(rows, p, c.Time)
 	for _, up := range p.Update {
 		if int(up.Group) >= len(shared) {
-			return fmt.Errorf("cannot apply plan: update of %s names group %d of %d", up.ID, up.Group, len(shared))
+			return nil, fmt.Errorf("cannot apply plan: update of %s names group %d of %d", up.ID, up.Group, len(shared))
 		}
 		rows.update(up.ID, true, func(r *model.AllocRow) {
 			// The allocation keeps the evaluation and the metrics it was
 			// placed by.
 			s := *shared[up.Group]
 			s.EvalID, s.Metrics = r.Shared.EvalID, r.Shared.Metrics
+			joins := r.Shared.DeploymentID != s.DeploymentID
+			if joins && r.DeploymentStatus() != nil {
+				// It has to prove itself anew.
+				r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) { x.DeploymentStatus = nil })
+			}
 			r.Shared, r.ModifyTime = &s, c.Time
+			if joins {
+				counts.placed(r)
+			}
 		})
 	}
 	names := make(map[model.UUID]string)
 	for i := range place {
 		pl := &place[i]
 		if int(pl.Group) >= len(shared) {
-			return fmt.Errorf("cannot apply plan: placement %d names group %d of %d", i, pl.Group, len(shared))
+			return nil, fmt.Errorf("cannot apply plan: placement %d names group %d of %d", i, pl.Group, len(shared))
 		}
 		name, seen := names[pl.NodeID]
 		if !seen {
-			if n := first[*model.Node](t.tx, nil, tableNodes, pl.NodeID.String()); n != nil {
+			n := first[*model.Node](t.tx, nil, tableNodes, pl.NodeID.String())
+			if n != nil {
 				name = n.Name
+			}
+			if n == nil || n.Status == model.NodeStatusDown || n.Status == model.NodeStatusDisconnected {
+				down = append(down, pl.NodeID)
 			}
 			names[pl.NodeID] = name
 		}
 		extra := c.Extras[uint32(i)]
-		rows.insert(model.AllocRow{
+		row := model.AllocRow{
 			ID: pl.ID, NodeID: pl.NodeID, Shared: shared[pl.Group], Extra: extra,
 			CreateIndex: t.index, ModifyIndex: t.index, AllocModifyIndex: t.index,
 			CreateTime: c.Time, ModifyTime: c.Time, Index: pl.Index,
-		}, name)
+		}
+		if rows.insert(row, name) {
+			counts.placed(&row)
+		}
 		if extra != nil && !extra.Previous.IsZero() {
 			next := pl.ID
 			rows.update(extra.Previous, false, func(r *model.AllocRow) {
@@ -87,25 +120,72 @@ func (t *Txn) ApplyPlan(c *PlanCommand) error {
 			})
 		}
 	}
-	return t.refreshStatus(p.JobKey)
+	if err := counts.write(); err != nil {
+		return nil, err
+	}
+	return down, t.refreshStatus(p.JobKey)
+}
+
+// touch makes allocations unknown whose node is out of touch, and known again;
+// and notes which evaluation some wait for.
+func (t *Txn) touch(rows *allocTxn, p *model.Plan, now int64) {
+	for _, d := range p.Disconnect {
+		rows.update(d.ID, false, func(r *model.AllocRow) {
+			if r.ClientTerminal() {
+				return
+			}
+			r.Client, r.ModifyTime = model.ClientUnknown, now
+			r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) { x.Disconnected, x.FollowupEval = now, d.FollowupEval })
+		})
+	}
+	for _, id := range p.Reconnect {
+		rows.update(id, false, func(r *model.AllocRow) {
+			r.ModifyTime = now
+			r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) { x.Disconnected, x.FollowupEval = 0, model.UUID{} })
+		})
+	}
+	for _, f := range p.Followup {
+		// Delays are counted from ModifyTime, which stays.
+		rows.update(f.ID, false, func(r *model.AllocRow) {
+			r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) { x.FollowupEval = f.Eval })
+		})
+	}
 }
 
 // shareGroups makes what the plan's allocations share.
-func (t *Txn) shareGroups(p *model.Plan) ([]*model.AllocShared, error) {
-	if len(p.Groups) == 0 {
-		return nil, nil
-	}
-	job := first[*model.Job](t.tx, nil, tableVersions, p.JobKey.Namespace, p.JobKey.ID, p.JobVersion)
-	if job == nil {
-		return nil, model.Errorf(model.KindConflict, "cannot apply plan: version %d of job %q is gone", p.JobVersion, p.JobKey.ID)
-	}
+func (t *Txn) shareGroups(c *PlanCommand, place model.Placements) ([]*model.AllocShared, error) {
+	p := &c.Plan
 	shared := make([]*model.AllocShared, len(p.Groups))
 	for i, g := range p.Groups {
+		version := p.JobVersion
+		if g.JobVersion != nil {
+			version = *g.JobVersion
+		}
+		job := first[*model.Job](t.tx, nil, tableVersions, p.JobKey.Namespace, p.JobKey.ID, version)
+		if job == nil && g.JobVersion != nil {
+			job = t.replacedVersion(c, place, uint16(i), version)
+		}
+		if job == nil {
+			return nil, model.Errorf(model.KindConflict, "cannot apply plan: version %d of job %q is gone", version, p.JobKey.ID)
+		}
 		shared[i] = &model.AllocShared{
-			EvalID: p.EvalID, Job: job, Group: g.Name, Resources: g.Resources, Usage: g.Resources.Usage(), Metrics: g.Metrics,
+			EvalID: p.EvalID, Job: job, Group: g.Name, Resources: g.Resources, Usage: g.Resources.Usage(), Metrics: g.Metrics, DeploymentID: g.DeploymentID,
 		}
 	}
 	return shared, nil
+}
+
+// replacedVersion is an earlier version of the job that its history does not
+// have any more, from an allocation that is replaced by another of it.
+func (t *Txn) replacedVersion(c *PlanCommand, place model.Placements, group uint16, version uint64) *model.Job {
+	for i := range place {
+		if x := c.Extras[uint32(i)]; place[i].Group == group && x != nil {
+			if r := t.rows().get(x.Previous); r != nil && r.Job().Version == version {
+				return r.Job()
+			}
+		}
+	}
+	return nil
 }
 
 func (t *Txn) stopAlloc(rows *allocTxn, stop *model.PlanStop, now int64) {
@@ -115,7 +195,8 @@ func (t *Txn) stopAlloc(rows *allocTxn, stop *model.PlanStop, now int64) {
 		if stop.Evict {
 			r.Desired = model.DesiredEvict
 		}
-		if stop.Lost && !r.ClientTerminal() {
+		// The node may have gone since the plan was made.
+		if !r.ClientTerminal() && (stop.Lost || t.nodeGone(r.NodeID)) {
 			r.Client = model.ClientLost
 		}
 		if stop.Description != "" || !stop.FollowupEval.IsZero() {
@@ -129,13 +210,21 @@ func (t *Txn) stopAlloc(rows *allocTxn, stop *model.PlanStop, now int64) {
 	})
 }
 
-// ReportAllocs applies what a node reports of its allocations and returns the
-// jobs whose work changed by it: those of allocations that became terminal or
-// failed. Reports of allocations that the node does not hold are passed over,
-// and a terminal status is final.
-func (t *Txn) ReportAllocs(node model.UUID, updates []*model.AllocUpdate, now int64) ([]model.JobID, error) {
+// Reported is what reports came to: the jobs of allocations that ended, and the
+// deployments that go on and of which allocations are healthy now. Both may hold
+// an id more than once.
+type Reported struct {
+	Ended   []model.JobID
+	Healthy []string
+}
+
+// ReportAllocs applies what a node reports of its allocations. Reports of
+// allocations that the node does not hold are passed over, and a terminal status
+// is final.
+func (t *Txn) ReportAllocs(node model.UUID, updates []*model.AllocUpdate, now int64) (out Reported, err error) {
 	rows := t.rows()
-	var ended, touched []model.JobID
+	counts := t.deploying(now)
+	var touched []model.JobID
 	seen := make(map[model.JobID]bool)
 	for _, u := range updates {
 		id, ok := model.ParseUUID(u.ID)
@@ -144,7 +233,7 @@ func (t *Txn) ReportAllocs(node model.UUID, updates []*model.AllocUpdate, now in
 		}
 		status, ok := model.ParseClientStatus(u.ClientStatus)
 		if !ok {
-			return nil, model.Invalidf("ClientStatus", "cannot update allocation %s: %q is no client status", u.ID, u.ClientStatus)
+			return out, model.Invalidf("ClientStatus", "cannot update allocation %s: %q is no client status", u.ID, u.ClientStatus)
 		}
 		row := rows.get(id)
 		if row == nil || row.NodeID != node {
@@ -154,10 +243,14 @@ func (t *Txn) ReportAllocs(node model.UUID, updates []*model.AllocUpdate, now in
 		if len(u.TaskStates) > 0 {
 			var err error
 			if states, err = wire.Encode(u.TaskStates); err != nil {
-				return nil, err
+				return out, err
 			}
 		}
 		key, was := row.Shared.Job.Key(), row.ClientTerminal()
+		// The first word on an allocation's health counts, if it is about the
+		// deployment that the allocation is of.
+		judged := u.DeploymentStatus != nil && u.DeploymentStatus.Healthy != nil && u.DeploymentID == row.Shared.DeploymentID.String() &&
+			(row.DeploymentStatus() == nil || row.DeploymentStatus().Healthy == nil)
 		rows.update(id, false, func(r *model.AllocRow) {
 			r.ModifyTime = now
 			if !r.ClientTerminal() {
@@ -169,9 +262,17 @@ func (t *Txn) ReportAllocs(node model.UUID, updates []*model.AllocUpdate, now in
 					x.TaskStates = states
 				}
 			})
+			if judged {
+				r.Extra = counts.judge(r, *u.DeploymentStatus.Healthy, u.DeploymentStatus.Timestamp)
+			}
 		})
+		if judged && *u.DeploymentStatus.Healthy {
+			if d := counts.get(row.Shared.DeploymentID); d != nil && d.Active() {
+				out.Healthy = append(out.Healthy, d.ID)
+			}
+		}
 		if !was && rows.get(id).ClientTerminal() {
-			ended = append(ended, key)
+			out.Ended = append(out.Ended, key)
 		}
 		if !seen[key] {
 			seen[key] = true
@@ -180,10 +281,57 @@ func (t *Txn) ReportAllocs(node model.UUID, updates []*model.AllocUpdate, now in
 	}
 	for _, key := range touched {
 		if err := t.refreshStatus(key); err != nil {
-			return nil, err
+			return out, err
 		}
 	}
-	return ended, nil
+	return out, counts.write()
+}
+
+// TransitionAlloc says what is to happen to an allocation, beside what was said
+// before; nothing more can happen to one that was told to stop. Its ModifyTime
+// stays: it is of what the allocation does.
+func (t *Txn) TransitionAlloc(id model.UUID, want *model.DesiredTransition) {
+	if r := t.rows().get(id); r == nil || r.ServerTerminal() {
+		return
+	}
+	t.rows().update(id, false, func(r *model.AllocRow) {
+		r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) { x.Transition = x.Transition.Merge(want) })
+	})
+}
+
+// LoseStopped makes a node's allocations that were told to stop lost: their node
+// is not there to say that they have.
+func (t *Txn) LoseStopped(node model.UUID, now int64) error {
+	rows := t.rows()
+	n := rows.node(node)
+	if n == nil {
+		return nil
+	}
+	var lose []*model.AllocRow
+	for r := range rows.at(n.places) {
+		if r.ServerTerminal() && !r.ClientTerminal() {
+			lose = append(lose, r)
+		}
+	}
+	var touched []model.JobID
+	for _, r := range lose {
+		rows.update(r.ID, false, func(r *model.AllocRow) { r.Client, r.ModifyTime = model.ClientLost, now })
+		if key := r.Job().Key(); !slices.Contains(touched, key) {
+			touched = append(touched, key)
+		}
+	}
+	for _, key := range touched {
+		if err := t.refreshStatus(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nodeGone reports whether a node will not say what becomes of its allocations.
+func (t *Txn) nodeGone(id model.UUID) bool {
+	n := first[*model.Node](t.tx, nil, tableNodes, id.String())
+	return n == nil || n.Status == model.NodeStatusDown
 }
 
 func withExtra(x *model.AllocExtra, f func(*model.AllocExtra)) *model.AllocExtra {

@@ -9,8 +9,9 @@ import (
 	"atoll/model"
 )
 
-// VersionsKept bounds a job's history; older versions that nothing is stable
-// or placed of are dropped. (Allocations keep the version they were placed of.)
+// VersionsKept bounds a job's history. Older versions are dropped but for those
+// that have a tag, and the newest stable one when no newer one is stable.
+// (Allocations keep the version they were placed of.)
 const VersionsKept = 6
 
 // Job returns the newest version of a job, nil when there is none.
@@ -25,6 +26,11 @@ func (s *Snapshot) Jobs(ws Watch, namespace, prefix string) iter.Seq[*model.Job]
 		return each[*model.Job](s.tx, ws, tableJobs, byID+"_prefix", "")
 	}
 	return each[*model.Job](s.tx, ws, tableJobs, byID+"_prefix", namespace, prefix)
+}
+
+// JobsOfType yields the jobs of a type.
+func (s *Snapshot) JobsOfType(ws Watch, jobType string) iter.Seq[*model.Job] {
+	return each[*model.Job](s.tx, ws, tableJobs, byType, jobType)
 }
 
 // JobVersions returns a job's kept versions, newest first: the newest as the
@@ -63,9 +69,9 @@ func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
 	} else {
 		j.CreateIndex = old.CreateIndex
 		if model.SameSpec(old, &j) {
-			j.Version = old.Version
+			j.Version, j.Stable, j.VersionTag = old.Version, old.Stable, old.VersionTag
 		} else {
-			j.Version = old.Version + 1
+			j.Version, j.Stable, j.VersionTag = old.Version+1, false, nil
 		}
 	}
 	j.Status = model.JobStatusPending
@@ -96,8 +102,13 @@ func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
 func (t *Txn) trimVersions(j *model.Job) error {
 	snap := Snapshot{tx: t.tx}
 	versions := snap.versions(nil, j.Key())
+	stable := slices.ContainsFunc(versions[:min(len(versions), VersionsKept)], func(v *model.Job) bool { return v.Stable })
 	for i := VersionsKept; i < len(versions); i++ {
-		if versions[i].Stable {
+		if versions[i].VersionTag != nil {
+			continue
+		}
+		if versions[i].Stable && !stable {
+			stable = true
 			continue
 		}
 		if err := t.tx.Delete(tableVersions, versions[i]); err != nil {
@@ -121,8 +132,8 @@ func (t *Txn) StopJob(key model.JobID) (*model.Job, error) {
 	return t.UpsertJob(&j)
 }
 
-// PurgeJob forgets a job and its versions. Its allocations stay until they
-// have stopped; its evaluations stay.
+// PurgeJob forgets a job and its versions. Its allocations and evaluations stay
+// until they are reaped.
 func (t *Txn) PurgeJob(key model.JobID) error {
 	snap := Snapshot{tx: t.tx}
 	for _, v := range snap.versions(nil, key) {
@@ -136,7 +147,8 @@ func (t *Txn) PurgeJob(key model.JobID) error {
 			return fmt.Errorf("cannot purge job %q: %w", key.ID, err)
 		}
 	}
-	return nil
+	t.rows().dropJob(key)
+	return t.purgeDeployments(key)
 }
 
 // refreshStatus derives a job's status from its allocations and evaluations:
@@ -157,14 +169,8 @@ func (t *Txn) refreshStatus(key model.JobID) error {
 }
 
 func (t *Txn) deriveStatus(j *model.Job) string {
-	var table *allocTable
-	if t.allocs != nil {
-		table = &t.allocs.allocTable
-	} else {
-		table = t.before
-	}
 	placed, live := false, false
-	if ja := table.job(j.Key()); ja != nil && ja.incarnation == j.CreateIndex {
+	if ja := t.table().job(j.Key()); ja != nil && ja.incarnation == j.CreateIndex {
 		for _, c := range ja.counts {
 			placed = true
 			if c.by[model.ClientPending]+c.by[model.ClientRunning]+c.by[model.ClientUnknown] > 0 {
@@ -234,4 +240,30 @@ func (s *Snapshot) Summary(ws Watch, j *model.Job) *model.JobSummary {
 		}
 	}
 	return out
+}
+
+// Recount counts each job's allocations anew: from then on a summary tells of
+// those that are still there. It returns the number of jobs whose counts changed.
+func (t *Txn) Recount() int {
+	var keys []model.JobID
+	t.before.jobs.Ascend(func(j *jobAllocs) bool { keys = append(keys, j.key); return true })
+	changed := 0
+	for _, key := range keys {
+		old := t.table().job(key)
+		// A group that was placed once is still known to have been.
+		fresh := &jobAllocs{incarnation: old.incarnation, counts: slices.Clone(old.counts)}
+		for i := range fresh.counts {
+			fresh.counts[i].by = [model.ClientUnknown + 1]int32{}
+		}
+		for r := range t.table().at(old.places) {
+			fresh.count(r, +1)
+		}
+		if slices.Equal(fresh.counts, old.counts) {
+			continue
+		}
+		j := t.rows().ownJob(key)
+		j.counts, j.modified = fresh.counts, t.index
+		changed++
+	}
+	return changed
 }

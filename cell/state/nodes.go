@@ -34,11 +34,12 @@ func (t *Txn) UpsertNode(node *model.Node, now int64) error {
 	n.ModifyIndex = t.index
 	if old != nil {
 		n.CreateIndex, n.SchedulingEligibility, n.Events = old.CreateIndex, old.SchedulingEligibility, old.Events
+		n.DrainStrategy, n.LastDrain = old.DrainStrategy, old.LastDrain
 		n.StatusUpdatedAt = old.StatusUpdatedAt
 		if old.Status != n.Status {
 			n.StatusUpdatedAt = now / int64(time.Second)
 			if old.Status == model.NodeStatusDown {
-				n.Events = t.event(old, "Node re-registered", now)
+				n.Events = t.event(old, NodeEvent(model.NodeEventCluster, "Node re-registered", now))
 			}
 		}
 	} else {
@@ -46,7 +47,7 @@ func (t *Txn) UpsertNode(node *model.Node, now int64) error {
 		if n.SchedulingEligibility == "" {
 			n.SchedulingEligibility = model.NodeEligible
 		}
-		n.Events = t.event(&n, "Node registered", now)
+		n.Events = t.event(&n, NodeEvent(model.NodeEventCluster, "Node registered", now))
 	}
 	rows := t.rows()
 	if e := rows.node(id); e == nil || e.name != n.Name {
@@ -54,17 +55,7 @@ func (t *Txn) UpsertNode(node *model.Node, now int64) error {
 		// its own to watch before it has any.
 		rows.ownNode(id).name = n.Name
 	}
-	t.dirty[indexCapacity] = true
 	return t.insert(tableNodes, &n)
-}
-
-// CapacityIndex is the index of the last change that may have made room: of a
-// node, or of an allocation that ended.
-func (s *Snapshot) CapacityIndex(ws Watch) uint64 {
-	if row := first[*indexRow](s.tx, ws, tableIndexes, indexCapacity); row != nil {
-		return row.Index
-	}
-	return 0
 }
 
 // SetNodeStatus changes a node's status; it reports whether there is such a
@@ -74,19 +65,67 @@ func (t *Txn) SetNodeStatus(id, status, why string, now int64) (bool, error) {
 	if old == nil {
 		return false, nil
 	}
-	n := *old
-	n.Status, n.StatusDescription = status, why
-	n.StatusUpdatedAt, n.ModifyIndex = now/int64(time.Second), t.index
-	t.dirty[indexCapacity] = true
+	var e *model.NodeEvent
 	if old.Status != status {
-		n.Events = t.event(old, why, now)
+		e = NodeEvent(model.NodeEventCluster, why, now)
 	}
-	return true, t.insert(tableNodes, &n)
+	_, err := t.ChangeNode(id, e, func(n *model.Node) {
+		n.Status, n.StatusDescription, n.StatusUpdatedAt = status, why, now/int64(time.Second)
+	})
+	return true, err
 }
 
-func (t *Txn) event(n *model.Node, message string, now int64) []*model.NodeEvent {
-	events := append(slices.Clone(n.Events), &model.NodeEvent{
-		Message: message, Subsystem: "Cluster", Timestamp: time.Unix(0, now).UTC(), CreateIndex: t.index,
-	})
+// ChangeNode changes a node by f, and notes the event in its history unless that
+// is nil. It returns the changed node, nil when there is none.
+func (t *Txn) ChangeNode(id string, e *model.NodeEvent, f func(*model.Node)) (*model.Node, error) {
+	old := first[*model.Node](t.tx, nil, tableNodes, id)
+	if old == nil {
+		return nil, nil
+	}
+	n := *old
+	f(&n)
+	n.ModifyIndex = t.index
+	if e != nil {
+		n.Events = t.event(&n, e)
+	}
+	return &n, t.insert(tableNodes, &n)
+}
+
+// QuarantineNode makes a node ineligible that keeps refusing plans. It does
+// nothing for a node that is ineligible, or gone.
+func (t *Txn) QuarantineNode(id, why string, now int64) error {
+	old := first[*model.Node](t.tx, nil, tableNodes, id)
+	if old == nil || old.SchedulingEligibility == model.NodeIneligible {
+		return nil
+	}
+	_, err := t.ChangeNode(id, NodeEvent(model.NodeEventScheduler, why, now), func(n *model.Node) { n.SchedulingEligibility = model.NodeIneligible })
+	return err
+}
+
+// DeleteNode forgets a node; what it ran stays among the allocations, and keeps
+// its entry there.
+func (t *Txn) DeleteNode(id string) error {
+	old := first[*model.Node](t.tx, nil, tableNodes, id)
+	if old == nil {
+		return nil
+	}
+	if err := t.nodeChanged(old, nil); err != nil {
+		return err
+	}
+	if u, ok := model.ParseUUID(id); ok {
+		t.rows().dropNode(u)
+	}
+	return t.delete(tableNodes, old)
+}
+
+// NodeEvent is something that happens to a node now, in Unix nanoseconds.
+func NodeEvent(subsystem, message string, now int64) *model.NodeEvent {
+	return &model.NodeEvent{Message: message, Subsystem: subsystem, Timestamp: time.Unix(0, now).UTC()}
+}
+
+func (t *Txn) event(n *model.Node, e *model.NodeEvent) []*model.NodeEvent {
+	noted := *e
+	noted.CreateIndex = t.index
+	events := append(slices.Clone(n.Events), &noted)
 	return events[max(0, len(events)-model.NodeEventsKept):]
 }

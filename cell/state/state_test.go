@@ -55,6 +55,11 @@ func place(j *model.Job, nodes []model.UUID, n int, extra *model.AllocExtra) *Pl
 	return NewPlanCommand(p, int64(1000+n))
 }
 
+func applyPlan(tx *Txn, c *PlanCommand) error {
+	_, err := tx.ApplyPlan(c)
+	return err
+}
+
 func ids(rows func(func(*model.AllocRow) bool)) []string {
 	var out []string
 	for r := range rows {
@@ -79,9 +84,9 @@ func filled(t testing.TB) (s *Store, j *model.Job, nodes []model.UUID) {
 	write(t, s, 6, func(tx *Txn) error {
 		return tx.UpsertEvals([]*model.Evaluation{{ID: model.NewUUID(nil).String(), Namespace: "default", JobID: "a", Status: model.EvalPending}})
 	})
-	write(t, s, 7, func(tx *Txn) error { return tx.ApplyPlan(place(j, nodes, 100, nil)) })
+	write(t, s, 7, func(tx *Txn) error { return applyPlan(tx, place(j, nodes, 100, nil)) })
 	write(t, s, 8, func(tx *Txn) error {
-		return tx.ApplyPlan(place(j, nodes[:1], 1, &model.AllocExtra{
+		return applyPlan(tx, place(j, nodes[:1], 1, &model.AllocExtra{
 			Ports:        []model.PortMapping{{Label: "http", Value: 23000, To: 80}},
 			TaskNetworks: map[string]*model.NetworkResource{"t": {IP: "1.2.3.4", DynamicPorts: []model.Port{{Label: "db", Value: 21000}}}},
 		}))
@@ -98,6 +103,13 @@ func filled(t testing.TB) (s *Store, j *model.Job, nodes []model.UUID) {
 		}}, 99)
 		return err
 	})
+	write(t, s, 10, func(tx *Txn) error {
+		return tx.Remember(&Request{ID: "r", Namespace: "default", Hash: [16]byte{1}, Issued: 5}, []byte("answer"))
+	})
+	write(t, s, 10, func(tx *Txn) error {
+		return tx.addDeployment(&model.Deployment{ID: model.NewUUID(nil).String(), Namespace: "default", JobID: "a", Status: model.DeploymentRunning})
+	})
+	write(t, s, 10, func(tx *Txn) error { return tx.SetAutopilotConfig(model.DefaultAutopilot()) })
 	return s, j, nodes
 }
 
@@ -122,10 +134,11 @@ func dump(t testing.TB, s *Snapshot, nodes []model.UUID) string {
 	}
 	rows, jobModified := s.AllocsOfJob(nil, model.JobID{Namespace: "default", ID: "a"})
 	b, err := wire.Encode([]any{
-		s.Index(), s.Cell(nil), slices.Collect(s.Jobs(nil, "*", "")), s.JobVersions(nil, model.JobID{Namespace: "default", ID: "a"}),
+		s.Index(), s.Cell(nil), s.AutopilotConfig(nil), slices.Collect(s.Jobs(nil, "*", "")), s.JobVersions(nil, model.JobID{Namespace: "default", ID: "a"}),
 		slices.Collect(s.Nodes(nil, "")), slices.Collect(s.Evals(nil, "")), allocs, loads, ids(rows), jobModified,
 		s.JobSummary(nil, model.JobID{Namespace: "default", ID: "a"}),
-		s.JobsIndex(), s.NodesIndex(), s.EvalsIndex(), s.AllocsIndex(), s.CapacityIndex(nil),
+		s.JobsIndex(), s.NodesIndex(), s.EvalsIndex(), s.AllocsIndex(), s.Capacities(nil),
+		slices.Collect(s.Deployments(nil, "")), s.DeploymentsIndex(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -213,9 +226,8 @@ func TestADamagedOrNewerSnapshotLeavesTheStateAlone(t *testing.T) {
 	for _, cut := range []int{1, 7, len(good) / 3, len(good) - 1} {
 		cases[fmt.Sprintf("cut at %d of %d", cut, len(good))] = good[:cut]
 	}
-	b, _ := wire.Encode(&snapHeader{Version: SnapshotVersion + 1})
-	cases["newer"] = append([]byte{recHeader, 0, 0, 0, byte(len(b))}, b...)
 	cases["lying length"] = []byte{recHeader, 0xff, 0xff, 0xff, 0xff}
+	cases["more behind the end"] = append(bytes.Clone(good), 0)
 	for name, bytes_ := range cases {
 		if err := s.Restore(bytes.NewReader(bytes_)); err == nil {
 			t.Errorf("%s: was restored", name)
@@ -231,14 +243,14 @@ func TestASnapshotNeverChanges(t *testing.T) {
 	snap := s.Snapshot()
 	before := dump(t, snap, nodes)
 	for i := range uint64(50) {
-		write(t, s, 10+i, func(tx *Txn) error { return tx.ApplyPlan(place(j, nodes, 7, nil)) })
+		write(t, s, 10+i, func(tx *Txn) error { return applyPlan(tx, place(j, nodes, 7, nil)) })
 	}
 	for r := range s.Snapshot().AllocsOfNode(nil, nodes[1]) {
 		id := r.ID
 		write(t, s, 100, func(tx *Txn) error {
 			p := place(j, nodes, 0, nil)
 			p.Plan.Stop = []model.PlanStop{{ID: id, Description: "over"}}
-			return tx.ApplyPlan(p)
+			return applyPlan(tx, p)
 		})
 	}
 	if dump(t, snap, nodes) != before {
@@ -251,13 +263,13 @@ func TestAFailedWriteLeavesNothing(t *testing.T) {
 	before := dump(t, s.Snapshot(), nodes)
 	bad := place(j, nodes, 3, nil)
 	bad.Plan.Groups = nil
-	if err := s.Write(50, func(tx *Txn) error { return tx.ApplyPlan(bad) }); err == nil {
+	if err := s.Write(50, func(tx *Txn) error { return applyPlan(tx, bad) }); err == nil {
 		t.Fatal("a plan without groups was applied")
 	}
 	if dump(t, s.Snapshot(), nodes) != before {
 		t.Error("a failed write left something")
 	}
-	write(t, s, 51, func(tx *Txn) error { return tx.ApplyPlan(place(j, nodes, 3, nil)) })
+	write(t, s, 51, func(tx *Txn) error { return applyPlan(tx, place(j, nodes, 3, nil)) })
 	if got := s.Snapshot().AllocCount(); got != 104 {
 		t.Errorf("%d allocations after the next write, want 104", got)
 	}
@@ -266,9 +278,9 @@ func TestAFailedWriteLeavesNothing(t *testing.T) {
 func TestAPlanAppliedTwicePlacesOnce(t *testing.T) {
 	s, j, nodes := filled(t)
 	p := place(j, nodes, 5, nil)
-	write(t, s, 10, func(tx *Txn) error { return tx.ApplyPlan(p) })
+	write(t, s, 10, func(tx *Txn) error { return applyPlan(tx, p) })
 	n, load := s.Snapshot().AllocCount(), fmt.Sprint(s.Snapshot().Load(nodes[0]))
-	write(t, s, 11, func(tx *Txn) error { return tx.ApplyPlan(p) })
+	write(t, s, 11, func(tx *Txn) error { return applyPlan(tx, p) })
 	if got := s.Snapshot().AllocCount(); got != n {
 		t.Errorf("%d allocations, want %d", got, n)
 	}
@@ -303,7 +315,7 @@ func TestAWatchWakesOnlyWhomItConcerns(t *testing.T) {
 	snap.AllocsOfJob(watches["job a"], j.Key())
 	snap.AllocsOfJob(watches["job b"], model.JobID{Namespace: "default", ID: "b"})
 	snap.Allocs(watches["all"], "", model.UUID{})
-	write(t, s, 12, func(tx *Txn) error { return tx.ApplyPlan(place(j, nodes[:1], 1, nil)) })
+	write(t, s, 12, func(tx *Txn) error { return applyPlan(tx, place(j, nodes[:1], 1, nil)) })
 	want := map[string]bool{"node0": true, "idle node": false, "job a": true, "job b": false, "all": true}
 	for name, ws := range watches {
 		if closed(ws) != want[name] {
@@ -383,7 +395,7 @@ func TestChangesSinceAnIndexAreAllThere(t *testing.T) {
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range uint64(400) {
-		write(t, s, 20+i, func(tx *Txn) error { return tx.ApplyPlan(place(j, nodes[:1], 1+rng.IntN(3), nil)) })
+		write(t, s, 20+i, func(tx *Txn) error { return applyPlan(tx, place(j, nodes[:1], 1+rng.IntN(3), nil)) })
 		// A node that is slow at times sees many changes at once.
 		if rng.IntN(10) == 0 || i > 300 && i%150 == 0 {
 			pull()
@@ -429,7 +441,7 @@ func TestAllocTableAgainstAModel(t *testing.T) {
 				p := place(jobs[ji], nodes, rapid.IntRange(1, 70).Draw(rt, "n"), nil)
 				ps, _ := model.UnpackPlacements(p.Rows)
 				p.Extras = map[uint32]*model.AllocExtra{0: {Ports: []model.PortMapping{{Label: "x", Value: port}}}}
-				write(t, s, index, func(tx *Txn) error { return tx.ApplyPlan(p) })
+				write(t, s, index, func(tx *Txn) error { return applyPlan(tx, p) })
 				for i, pl := range ps {
 					r := &row{node: pl.NodeID, job: ji, client: model.AllocClientPending}
 					if i == 0 {
@@ -442,7 +454,7 @@ func TestAllocTableAgainstAModel(t *testing.T) {
 					u, _ := model.ParseUUID(id)
 					p := place(jobs[r.job], nodes, 0, nil)
 					p.Plan.Stop = []model.PlanStop{{ID: u}}
-					write(t, s, index, func(tx *Txn) error { return tx.ApplyPlan(p) })
+					write(t, s, index, func(tx *Txn) error { return applyPlan(tx, p) })
 					r.dead = true
 					break
 				}
@@ -565,4 +577,43 @@ func TestPrefixesFindAllocations(t *testing.T) {
 	if got := ids(s.Snapshot().Allocs(nil, "zz", model.UUID{})); got != nil {
 		t.Errorf("a prefix that is no id found %v", got)
 	}
+}
+
+func TestTheOldestRequestsAreForgottenAndThenRefused(t *testing.T) {
+	s := newStore(t)
+	id := func(i int) *Request {
+		return &Request{ID: fmt.Sprint(i), Namespace: "default", Issued: int64(1000 + i)}
+	}
+	const over = 10
+	for i := range RequestsKept + over {
+		write(t, s, uint64(i+1), func(tx *Txn) error { return tx.Remember(id(i), nil) })
+	}
+	check := func(s *Store) {
+		t.Helper()
+		snap := s.Snapshot()
+		if k, err := snap.Recall(id(over)); err != nil || k == nil || k.Index != over+1 {
+			t.Errorf("the oldest kept: %+v, %v", k, err)
+		}
+		for i := range over {
+			if k, err := snap.Recall(id(i)); k != nil || model.KindOf(err) != model.KindConflict {
+				t.Errorf("forgotten %d: %+v, %v; want a conflict", i, k, err)
+			}
+		}
+		if k, err := snap.Recall(&Request{ID: "new", Namespace: "default", Issued: 1 << 40}); k != nil || err != nil {
+			t.Errorf("a new one: %+v, %v", k, err)
+		}
+		if k, err := snap.Recall(&Request{ID: "of no known age", Namespace: "default"}); k != nil || err != nil {
+			t.Errorf("one of no known age: %+v, %v", k, err)
+		}
+	}
+	check(s)
+	var buf bytes.Buffer
+	if err := s.Snapshot().Persist(&buf); err != nil {
+		t.Fatal(err)
+	}
+	other := newStore(t)
+	if err := other.Restore(&buf); err != nil {
+		t.Fatal(err)
+	}
+	check(other)
 }

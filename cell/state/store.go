@@ -4,11 +4,17 @@ import (
 	"fmt"
 
 	memdb "github.com/hashicorp/go-memdb"
+
+	"atoll/model"
 )
 
 // Store holds a cell's tables. One goroutine writes, any number read.
 type Store struct {
 	db *memdb.MemDB
+	// Build is the version of Atoll, written into snapshots; set before use.
+	Build string
+	// retired is closed by Retire.
+	retired chan struct{}
 }
 
 // New returns an empty store.
@@ -17,7 +23,7 @@ func New() (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make state tables: %w", err)
 	}
-	s := &Store{db: db}
+	s := &Store{db: db, retired: make(chan struct{})}
 	tx := db.Txn(true)
 	defer tx.Abort()
 	if err := tx.Insert(tableAllocs, &allocRoot{table: newAllocTable()}); err != nil {
@@ -36,67 +42,6 @@ type allocRoot struct{ table *allocTable }
 type indexRow struct {
 	Table string
 	Index uint64
-}
-
-const (
-	tableAllocs   = "allocs"
-	tableIndexes  = "indexes"
-	tableJobs     = "jobs"
-	tableVersions = "job_versions"
-	tableNodes    = "nodes"
-	tableEvals    = "evals"
-	tableCell     = "cell"
-	// indexCapacity is not a table: its index row is of the last change that
-	// may have made room for something that found no place.
-	indexCapacity = "capacity"
-
-	byID  = "id"
-	byJob = "job"
-	// byStatus lets the broker read pending evaluations without the others.
-	byStatus = "status"
-	last     = ""
-)
-
-func schema() *memdb.DBSchema {
-	str := func(field string) memdb.Indexer { return &memdb.StringFieldIndex{Field: field} }
-	id := func(ix memdb.Indexer) map[string]*memdb.IndexSchema {
-		return map[string]*memdb.IndexSchema{byID: {Name: byID, Unique: true, Indexer: ix}}
-	}
-	evals := id(str("ID"))
-	evals[byJob] = &memdb.IndexSchema{Name: byJob, Indexer: &memdb.CompoundIndex{Indexes: []memdb.Indexer{str("Namespace"), str("JobID")}}}
-	evals[byStatus] = &memdb.IndexSchema{Name: byStatus, Indexer: str("Status")}
-	tables := map[string]map[string]*memdb.IndexSchema{
-		tableAllocs:  id(singleton{}),
-		tableCell:    id(singleton{}),
-		tableIndexes: id(tableName{}),
-		tableJobs:    id(&memdb.CompoundIndex{Indexes: []memdb.Indexer{str("Namespace"), str("ID")}}),
-		tableVersions: id(&memdb.CompoundIndex{Indexes: []memdb.Indexer{
-			str("Namespace"), str("ID"), &memdb.UintFieldIndex{Field: "Version"}}}),
-		tableNodes: id(str("ID")),
-		tableEvals: evals,
-	}
-	s := &memdb.DBSchema{Tables: make(map[string]*memdb.TableSchema, len(tables))}
-	for name, indexes := range tables {
-		s.Tables[name] = &memdb.TableSchema{Name: name, Indexes: indexes}
-	}
-	return s
-}
-
-// singleton indexes a table of one row.
-type singleton struct{}
-
-func (singleton) FromArgs(...any) ([]byte, error)      { return []byte{1}, nil }
-func (singleton) FromObject(any) (bool, []byte, error) { return true, []byte{1}, nil }
-
-// tableName indexes indexRows; memdb's own string index refuses "".
-type tableName struct{}
-
-func (tableName) FromArgs(args ...any) ([]byte, error) {
-	return []byte(args[0].(string) + "\x00"), nil
-}
-
-func (tableName) FromObject(row any) (bool, []byte, error) {
-	return true, []byte(row.(*indexRow).Table + "\x00"), nil
 }
 
 // Txn is one change of the tables, made by the FSM for one Raft entry.
@@ -124,16 +69,18 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 	}
 	var woken []*lazyChan
 	if t.allocs != nil {
+		if err := t.freed(t.allocs.freed); err != nil {
+			return err
+		}
 		var table *allocTable
 		table, woken = t.allocs.publish()
 		if err := tx.Insert(tableAllocs, &allocRoot{table: table}); err != nil {
 			return err
 		}
 		t.dirty[tableAllocs] = true
-		t.dirty[indexCapacity] = t.dirty[indexCapacity] || t.allocs.freed
 	}
 	t.dirty[last] = true
-	for _, name := range indexedTables {
+	for _, name := range indexed {
 		if t.dirty[name] {
 			if err := tx.Insert(tableIndexes, &indexRow{name, index}); err != nil {
 				return err
@@ -147,9 +94,6 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 	return nil
 }
 
-// indexedTables are written in this order, so that every server does the same.
-var indexedTables = []string{last, tableAllocs, tableJobs, tableNodes, tableEvals, indexCapacity}
-
 // rows returns the allocation transaction, begun when first asked for.
 func (t *Txn) rows() *allocTxn {
 	if t.allocs == nil {
@@ -158,8 +102,21 @@ func (t *Txn) rows() *allocTxn {
 	return t.allocs
 }
 
+// table is the table of allocations as the transaction sees it.
+func (t *Txn) table() *allocTable {
+	if t.allocs != nil {
+		return &t.allocs.allocTable
+	}
+	return t.before
+}
+
 func (t *Txn) insert(table string, row any) error {
 	t.dirty[table] = true
+	if n, ok := row.(*model.Node); ok {
+		if err := t.nodeChanged(first[*model.Node](t.tx, nil, tableNodes, n.ID), n); err != nil {
+			return err
+		}
+	}
 	if err := t.tx.Insert(table, row); err != nil {
 		return fmt.Errorf("cannot write table %s: %w", table, err)
 	}
@@ -170,22 +127,31 @@ func (t *Txn) insert(table string, row any) error {
 type Snapshot struct {
 	tx     *memdb.Txn
 	allocs *allocTable
+	store  *Store
 }
 
 // Snapshot returns the newest state.
 func (s *Store) Snapshot() *Snapshot {
-	return newSnapshot(s.db.Txn(false))
-}
-
-func newSnapshot(tx *memdb.Txn) *Snapshot {
-	return &Snapshot{tx: tx, allocs: first[*allocRoot](tx, nil, tableAllocs).table}
+	tx := s.db.Txn(false)
+	return &Snapshot{tx: tx, allocs: first[*allocRoot](tx, nil, tableAllocs).table, store: s}
 }
 
 // Index is the Raft index of the newest change in the snapshot.
 func (s *Snapshot) Index() uint64 { return s.tableIndex(last) }
 
-// WatchAny adds the whole state to ws: it wakes at the next commit.
-func (s *Snapshot) WatchAny(ws Watch) { first[*indexRow](s.tx, ws, tableIndexes, last) }
+// WatchAny adds the whole state to ws: it wakes at the next commit, and when the
+// store is retired.
+func (s *Snapshot) WatchAny(ws Watch) {
+	first[*indexRow](s.tx, ws, tableIndexes, last)
+	s.WatchStore(ws)
+}
+
+// WatchStore adds to ws that another store takes the place of this one: whoever
+// waits for longer must, since nothing changes in this one then.
+func (s *Snapshot) WatchStore(ws Watch) { ws.Add(s.store.retired) }
+
+// Retire says that another store has taken this one's place; once.
+func (s *Store) Retire() { close(s.retired) }
 
 func (s *Snapshot) tableIndex(table string) uint64 {
 	if row := first[*indexRow](s.tx, nil, tableIndexes, table); row != nil {
@@ -221,25 +187,4 @@ func each[T any](tx *memdb.Txn, ws Watch, table, index string, args ...any) func
 			}
 		}
 	}
-}
-
-// Cell is what a cell knows of itself.
-type Cell struct {
-	// ID is made once, by the first leader.
-	ID     string
-	Region string
-	// Created is in Unix nanoseconds.
-	Created int64
-}
-
-// Cell returns the cell's identity, nil before the first leader wrote it.
-func (s *Snapshot) Cell(ws Watch) *Cell { return first[*Cell](s.tx, ws, tableCell) }
-
-// SetCell writes the cell's identity, unless there is one, and returns the one
-// that stands.
-func (t *Txn) SetCell(c *Cell) (*Cell, error) {
-	if have := first[*Cell](t.tx, nil, tableCell); have != nil {
-		return have, nil
-	}
-	return c, t.insert(tableCell, c)
 }

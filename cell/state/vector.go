@@ -8,6 +8,9 @@ import "iter"
 //
 // A writer passes its edit mark: nodes it has copied or made carry the mark
 // and are changed in place for the rest of the transaction.
+//
+// A leaf may be released, and is then nil, until one of its elements is owned
+// again; the last one is always there.
 type vector[T any] struct {
 	root  *vnode[T]
 	depth int // levels above the leaves
@@ -32,6 +35,7 @@ type vnode[T any] struct {
 	kids  []*vnode[T] // inner nodes only
 }
 
+// leaf returns the leaf of element i, nil when it was released.
 func (v *vector[T]) leaf(i int) *vnode[T] {
 	node := v.root
 	for d := v.depth; d > 0; d-- {
@@ -49,10 +53,28 @@ func (v *vector[T]) own(i int, e *edit) *T {
 	node := v.root
 	for d := v.depth; d > 0; d-- {
 		at := i >> (leafBits + innerBits*(d-1)) & (innerSize - 1)
-		node.kids[at] = node.kids[at].owned(e)
+		if node.kids[at] == nil {
+			node.kids[at] = &vnode[T]{edit: e, rows: make([]T, leafSize)}
+		} else {
+			node.kids[at] = node.kids[at].owned(e)
+		}
 		node = node.kids[at]
 	}
 	return &node.rows[i&(leafSize-1)]
+}
+
+// release drops the leaf of element i, which nothing may read until it is owned
+// again.
+func (v *vector[T]) release(i int, e *edit) {
+	if i>>leafBits == (v.n-1)>>leafBits {
+		return
+	}
+	v.own(i, e)
+	node := v.root
+	for d := v.depth; d > 1; d-- {
+		node = node.kids[i>>(leafBits+innerBits*(d-1))&(innerSize-1)]
+	}
+	node.kids[i>>leafBits&(innerSize-1)] = nil
 }
 
 func (n *vnode[T]) owned(e *edit) *vnode[T] {
@@ -98,11 +120,15 @@ func (v *vector[T]) add(x T, e *edit) int {
 	return i
 }
 
-// all yields the elements in order.
+// all yields the elements in order, but for those of released leaves.
 func (v *vector[T]) all() iter.Seq2[int, *T] {
 	return func(yield func(int, *T) bool) {
 		for i := 0; i < v.n; {
 			leaf := v.leaf(i)
+			if leaf == nil {
+				i += leafSize
+				continue
+			}
 			for k := range leaf.rows {
 				if !yield(i, &leaf.rows[k]) {
 					return

@@ -16,6 +16,7 @@ import (
 
 	"atoll/agent"
 	"atoll/agent/config"
+	"atoll/model"
 )
 
 // agentFlags are those of "atoll agent"; given ones count over files.
@@ -117,6 +118,10 @@ func (f *agentFlags) config(c *cobra.Command) (*config.Config, error) {
 	}
 	return cfg, nil
 }
+
+// checkTask is what the agent's drivers say of a task. A job file is checked by
+// it before it is sent, while its lines are at hand.
+func checkTask(t *model.Task) error { return agent.CheckTask(t) }
 
 // shimCommand is this program as a task's shim. On Linux it is named so that it
 // is the same program even after its file was replaced.

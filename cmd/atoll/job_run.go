@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -120,24 +123,33 @@ func (in *jobInput) read(c *cobra.Command, name string) (*api.Job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the job: %w", err)
 	}
-	job := new(model.Job)
+	job, places := new(model.Job), (*jobspec.Places)(nil)
 	if in.json {
 		var outer struct{ Job *model.Job }
 		if err := json.Unmarshal(src, &outer); err != nil {
-			return nil, fmt.Errorf("cannot read the job %s: %w", name, err)
+			return nil, jsonFault(name, src, err)
 		}
 		if job = outer.Job; job == nil {
 			job = new(model.Job)
 			if err := json.Unmarshal(src, job); err != nil {
-				return nil, fmt.Errorf("cannot read the job %s: %w", name, err)
+				return nil, jsonFault(name, src, err)
 			}
 		}
-	} else if job, err = in.parse(name, src); err != nil {
+	} else if job, places, err = in.parse(name, src); err != nil {
 		return nil, err
 	}
 	checked := model.Clone(job)
 	checked.Canonicalize()
-	if _, err := checked.Validate(); err != nil {
+	faults, _ := checked.Faults()
+	if len(faults) == 0 {
+		faults = checked.TaskFaults(checkTask)
+	}
+	if places == nil {
+		err = model.JoinFaults(name+": ", faults)
+	} else {
+		err = places.Refuse(faults)
+	}
+	if err != nil {
 		return nil, err
 	}
 	b, err := json.Marshal(job)
@@ -151,6 +163,20 @@ func (in *jobInput) read(c *cobra.Command, name string) (*api.Job, error) {
 	return out, nil
 }
 
+// jsonFault words what is wrong with a job in JSON: with its line, or with its
+// field, whose place the decoder counts from the object around it.
+func jsonFault(name string, src []byte, err error) error {
+	var syntax *json.SyntaxError
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Errorf("%s:%d: %w", name, 1+bytes.Count(src[:min(int(syntax.Offset), len(src))], []byte("\n")), err)
+	case errors.As(err, &wrongType):
+		return fmt.Errorf("%s: %s: a JSON %s cannot stand here", name, cmp.Or(wrongType.Field, "the job"), wrongType.Value)
+	}
+	return fmt.Errorf("cannot read the job %s: %w", name, err)
+}
+
 func readBounded(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -160,19 +186,19 @@ func readBounded(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxInput))
 }
 
-func (in *jobInput) parse(name string, src []byte) (*model.Job, error) {
+func (in *jobInput) parse(name string, src []byte) (*model.Job, *jobspec.Places, error) {
 	opts := jobspec.Options{Variables: make(map[string]string), Env: os.Environ(), Loose: in.loose}
 	for _, kv := range in.vars {
 		k, v, ok := strings.Cut(kv, "=")
 		if !ok {
-			return nil, fmt.Errorf("-var %q is not NAME=VALUE", kv)
+			return nil, nil, fmt.Errorf("-var %q is not NAME=VALUE", kv)
 		}
 		opts.Variables[k] = v
 	}
 	for _, file := range in.varFiles {
 		b, err := readBounded(file)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the variables: %w", err)
+			return nil, nil, fmt.Errorf("cannot read the variables: %w", err)
 		}
 		opts.VarFiles = append(opts.VarFiles, jobspec.File{Name: file, Content: b})
 	}
@@ -181,7 +207,7 @@ func (in *jobInput) parse(name string, src []byte) (*model.Job, error) {
 		dir = filepath.Dir(name)
 	}
 	opts.Files = userFiles{dir}
-	return jobspec.Parse(name, src, opts)
+	return jobspec.ParsePlaces(name, src, opts)
 }
 
 // userFiles are the files of whoever runs the command, by whatever path: they are

@@ -100,10 +100,14 @@ func jobsOfAllRegions(c *cobra.Command, m *meta, prefix string) error {
 	for _, j := range jobs {
 		rows = append(rows, fmt.Sprintf("%s|%s|%s|%d|%s|%s", j.Region, cell(j.ID), j.Type, j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
 	}
-	if len(jobs) == 0 {
-		fmt.Fprintln(w, "No running jobs")
-	} else {
+	silent := slices.ContainsFunc(answers, func(a model.RegionAnswer) bool { return a.Freshness == model.Unreachable })
+	switch {
+	case len(jobs) > 0:
 		fmt.Fprintln(w, list(rows))
+	case silent:
+		fmt.Fprintln(w, "No running jobs in the regions that answered")
+	default:
+		fmt.Fprintln(w, "No running jobs")
 	}
 	showAnswers(w, answers)
 	return nil
@@ -152,6 +156,13 @@ func showJob(w io.Writer, m *meta, client *api.Client, id string) error {
 	fmt.Fprintln(w, list(rows))
 	if err := showPlacementFailure(w, client, id); err != nil {
 		return err
+	}
+	if d, _, err := client.Jobs().LatestDeployment(id, nil); err != nil {
+		return err
+	} else if d != nil {
+		fmt.Fprintln(w, title("Latest Deployment"))
+		fmt.Fprintln(w, pairs([]string{"ID|" + m.id(d.ID), "Status|" + d.Status, "Description|" + cell(d.StatusDescription)}))
+		showDeployed(w, d)
 	}
 	allocs, _, err := client.Jobs().Allocations(id, false, nil)
 	if err != nil {

@@ -61,13 +61,22 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(
 		agentCommand(), devCommand(), versionCommand(),
-		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand()),
-		group("node", "Look at nodes", nodeStatusCommand()),
-		group("alloc", "Look at allocations", allocStatusCommand(), allocLogsCommand()),
-		group("eval", "Look at evaluations", evalStatusCommand()),
-		group("server", "Look at servers", serverMembersCommand()),
-		group("region", "Look at regions", regionListCommand()),
+		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand(),
+			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand()),
+		group("deployment", "Look at deployments, and steer them", deploymentListCommand(), deploymentStatusCommand(), deploymentPromoteCommand(),
+			deploymentFailCommand(), deploymentPauseCommand(), deploymentResumeCommand()),
+		group("node", "Look at nodes, and take them out of use", nodeStatusCommand(), nodeEligibilityCommand(), nodeDrainCommand()),
+		group("alloc", "Look at allocations, and stop them", allocStatusCommand(), allocLogsCommand(), allocStopCommand()),
+		group("eval", "Look at evaluations and delete them", evalListCommand(), evalStatusCommand(), evalDeleteCommand()),
+		group("server", "Look at servers, join them and declare them gone", serverMembersCommand(), serverJoinCommand(), serverForceLeaveCommand()),
+		group("region", "Look at regions", regionListCommand(), regionAcceptCommand()),
+		group("operator", "Tend a region's servers",
+			group("raft", "Look at and change the members of a region's cell", raftListPeersCommand(), raftRemovePeerCommand(), raftTransferCommand()),
+			group("snapshot", "Save, look at and restore the state of a region", snapshotSaveCommand(), snapshotInspectCommand(), snapshotRestoreCommand()),
+			group("autopilot", "How a cell's leader tends its servers", autopilotGetCommand(), autopilotSetCommand(), autopilotHealthCommand())),
 	)
+	root.AddCommand(group("system", "Tend a region's state", systemGCCommand(),
+		group("reconcile", "Set right what a region's state sums up", systemReconcileCommand())))
 	// Nomad's short forms.
 	for _, c := range []*cobra.Command{jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand()} {
 		c.Hidden = true

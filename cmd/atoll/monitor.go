@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -17,6 +18,9 @@ type monitor struct {
 	client *api.Client
 	out    io.Writer
 	query  *api.QueryOptions
+
+	// deploymentAside leaves the deployment, if there is one, alone.
+	deploymentAside bool
 
 	status string
 	allocs map[string]bool
@@ -42,6 +46,7 @@ func (m *monitor) follow(c *cobra.Command, evalID string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, monitorTime)
 	defer cancel()
+	deployment := ""
 	for evalID != "" {
 		m.status, m.allocs = "", make(map[string]bool)
 		m.headline("Monitoring evaluation %q", m.meta.id(evalID))
@@ -57,15 +62,125 @@ func (m *monitor) follow(c *cobra.Command, evalID string) error {
 		if len(eval.FailedTGAllocs) > 0 {
 			return exitCode(2)
 		}
+		if eval.Status == api.EvalStatusCancelled {
+			if evalID, err = m.newer(eval); err != nil {
+				return err
+			} else if evalID != "" {
+				m.line("A newer evaluation of the job does its work")
+				continue
+			}
+		}
 		if eval.Status != api.EvalStatusComplete {
 			return fmt.Errorf("evaluation %s ended as %s: %s", m.meta.id(evalID), eval.Status, eval.StatusDescription)
 		}
-		if evalID = eval.NextEval; evalID != "" && eval.Wait > 0 {
-			m.line("The next evaluation is due in %s", eval.Wait)
-			return nil
+		deployment = eval.DeploymentID
+		if evalID = eval.NextEval; evalID != "" {
+			if next, _, err := m.client.Evaluations().Info(evalID, m.query); err == nil && next.WaitUntil.After(time.Now()) {
+				m.line("The next evaluation, %q, is due at %s", m.meta.id(evalID), next.WaitUntil.Format(time.RFC3339))
+				break
+			}
 		}
 	}
-	return nil
+	if deployment == "" || m.deploymentAside {
+		return nil
+	}
+	return m.deployment(c, deployment)
+}
+
+// deployment follows a deployment to its end, and the one that takes the job back
+// when it failed. It takes as long as that takes.
+func (m *monitor) deployment(c *cobra.Command, id string) error {
+	ctx := c.Context()
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	m.headline("Monitoring deployment %q", m.meta.id(id))
+	said, index := "", uint64(0)
+	for {
+		q := *m.query
+		q.WaitIndex, q.AllowStale = index, true
+		d, meta, err := m.client.Deployments().Info(id, q.WithContext(ctx))
+		if err != nil {
+			return err
+		}
+		index = meta.LastIndex
+		if now := progress(d); now != said {
+			said = now
+			m.line("%s", now)
+		}
+		switch d.Status {
+		case api.DeploymentStatusSuccessful:
+			m.headline("Deployment %q is successful", m.meta.id(id))
+			showDeployment(m.out, m.meta, d)
+			return nil
+		case api.DeploymentStatusFailed, api.DeploymentStatusCancelled:
+			m.headline("Deployment %q is %s", m.meta.id(id), d.Status)
+			showDeployment(m.out, m.meta, d)
+			return m.rollback(c, d)
+		}
+	}
+}
+
+// progress is a deployment in a line.
+func progress(d *api.Deployment) string {
+	out := d.Status
+	if d.StatusDescription != "" {
+		out = d.StatusDescription
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.TaskGroups)) {
+		s := d.TaskGroups[name]
+		out += fmt.Sprintf("; %s: %d placed, %d healthy, %d unhealthy of %d", name, s.PlacedAllocs, s.HealthyAllocs, s.UnhealthyAllocs, s.DesiredTotal)
+	}
+	return out
+}
+
+// rollback follows the deployment that takes the job back after one failed, and
+// says that it did.
+func (m *monitor) rollback(c *cobra.Command, d *api.Deployment) error {
+	failed := fmt.Errorf("deployment %s is %s: %s", m.meta.id(d.ID), d.Status, d.StatusDescription)
+	reverts := slices.ContainsFunc(slices.Collect(maps.Values(d.TaskGroups)), func(s *api.DeploymentState) bool { return s.AutoRevert })
+	if d.Status != api.DeploymentStatusFailed || !reverts {
+		return failed
+	}
+	// The scheduler makes it a moment after the job was registered anew.
+	time.Sleep(time.Second)
+	q := *m.query
+	next, _, err := m.client.Jobs().LatestDeployment(d.JobID, &q)
+	if err != nil {
+		return err
+	}
+	if next == nil || next.ID == d.ID || next.JobVersion <= d.JobVersion {
+		return failed
+	}
+	m.line("The job is taken back by deployment %q", m.meta.id(next.ID))
+	if err := m.deployment(c, next.ID); err != nil {
+		return err
+	}
+	return failed
+}
+
+// newer returns the newest evaluation of a cancelled one's job that came after
+// it, "" when there is none: of many that wait only the newest is worked on.
+func (m *monitor) newer(eval *api.Evaluation) (string, error) {
+	q := api.QueryOptions{}
+	if m.query != nil {
+		q = *m.query
+	}
+	q.Namespace = eval.Namespace
+	all, _, err := m.client.Jobs().Evaluations(eval.JobID, &q)
+	if err != nil {
+		return "", err
+	}
+	newest := eval
+	for _, e := range all {
+		if e.CreateIndex > newest.CreateIndex && e.Status != api.EvalStatusCancelled {
+			newest = e
+		}
+	}
+	if newest == eval {
+		return "", nil
+	}
+	return newest.ID, nil
 }
 
 // one follows an evaluation to its end.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -31,15 +32,7 @@ func nodeStatusCommand() *cobra.Command {
 			if len(args) == 0 {
 				return listNodes(w, &m, client)
 			}
-			nodes, _, err := client.Nodes().PrefixList(even(args[0]))
-			if err != nil {
-				return err
-			}
-			var ids []string
-			for _, n := range nodes {
-				ids = append(ids, n.ID)
-			}
-			id, err := unique("node", args[0], ids)
+			id, err := findNode(client, args, false)
 			if err != nil {
 				return err
 			}
@@ -50,6 +43,33 @@ func nodeStatusCommand() *cobra.Command {
 	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
 	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
 	return c
+}
+
+// findNode returns the one node that an id or its beginning names, or that of
+// the agent itself.
+func findNode(client *api.Client, args []string, self bool) (string, error) {
+	if self == (len(args) == 1) {
+		return "", errors.New("name a node, or give -self for that of the agent")
+	}
+	if self {
+		agent, err := client.Agent().Self()
+		if err != nil {
+			return "", err
+		}
+		if id, ok := agent.Stats["client"]["node_id"]; ok {
+			return id, nil
+		}
+		return "", errors.New("the agent is no client node; name a node")
+	}
+	nodes, _, err := client.Nodes().PrefixList(even(args[0]))
+	if err != nil {
+		return "", err
+	}
+	var ids []string
+	for _, n := range nodes {
+		ids = append(ids, n.ID)
+	}
+	return unique("node", args[0], ids)
 }
 
 func listNodes(w io.Writer, m *meta, client *api.Client) error {
@@ -109,7 +129,7 @@ func showNode(w io.Writer, m *meta, client *api.Client, id string) error {
 	}
 	fmt.Fprintln(w, pairs([]string{
 		"ID|" + m.id(n.ID), "Name|" + cell(n.Name), "Node Pool|" + n.NodePool, "Class|" + n.NodeClass, "DC|" + n.Datacenter,
-		fmt.Sprintf("Drain|%v", n.Drain), "Eligibility|" + n.SchedulingEligibility, "Status|" + n.Status, "Drivers|" + strings.Join(drivers, ","),
+		"Drain|" + drainText(n), "Eligibility|" + n.SchedulingEligibility, "Status|" + n.Status, "Drivers|" + strings.Join(drivers, ","),
 	}))
 	if len(n.Events) > 0 {
 		rows := []string{"Time|Subsystem|Message"}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,22 +21,34 @@ func regionListCommand() *cobra.Command {
 			if m.json {
 				return printJSON(c.OutOrStdout(), regions)
 			}
-			rows := []string{"Name|Servers|Health|Last Contact"}
+			rows := []string{"Name|Servers|Health|Last Contact|Cell"}
+			claims := []string{"Region|Cell|Servers"}
 			for _, r := range regions {
 				health, contact := "reachable", "never"
 				if !r.Healthy {
 					health = "unreachable"
 				}
+				if len(r.Quarantined) > 0 {
+					health += ", contested"
+				}
+				for _, q := range r.Quarantined {
+					claims = append(claims, fmt.Sprintf("%s|%s|%s", r.Name, q.CellID, strings.Join(q.Servers, ",")))
+				}
 				if r.LastContact >= 0 {
 					contact = r.LastContact.Round(100*time.Millisecond).String() + " ago"
 				}
-				rows = append(rows, fmt.Sprintf("%s|%d|%s|%s", r.Name, len(r.Servers), health, contact))
+				rows = append(rows, fmt.Sprintf("%s|%d|%s|%s|%s", r.Name, len(r.Servers), health, contact, m.id(r.CellID)))
 			}
 			fmt.Fprintln(c.OutOrStdout(), list(rows))
+			if len(claims) > 1 {
+				fmt.Fprintln(c.OutOrStdout(), title("Quarantined: other cells under the names of these regions"))
+				fmt.Fprintln(c.OutOrStdout(), list(claims))
+			}
 			return nil
 		},
 	}
 	m.flags(c)
+	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
 	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
 	return c
 }

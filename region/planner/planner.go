@@ -3,33 +3,53 @@
 // workers can plan at once on snapshots of their own and never oversubscribe a
 // node.
 //
-// Run is the one goroutine that applies; Submit may be called by any number of
-// workers. The queue holds as many plans as there are workers waiting for
-// theirs. The package does not know how plans are made.
+// Plans are pipelined: while earlier ones are on their way through Raft, the
+// next is checked against the state as it will be with them. They commit in the
+// order in which they were checked, or not at all.
+//
+// Run has three goroutines: one that checks, one that waits for commits, and one
+// that takes nodes out of service which keep refusing (Refusals). Submit may be
+// called by any number of workers. The queue holds as many plans as there are
+// workers waiting for theirs. The package does not know how plans are made.
 package planner
 
 import (
 	"context"
+	"sync"
 
 	"atoll/cell/state"
 	"atoll/model"
 )
 
+// Depth is how many plans may be on their way through Raft: enough that a commit
+// on a slow disk carries several, few enough that checking against them costs
+// little.
+const Depth = 16
+
+// Proposed is a plan on its way through Raft. Wait returns the index at which
+// it was applied.
+type Proposed interface {
+	Wait(ctx context.Context) (uint64, any, error)
+}
+
 // Config wires a planner.
 type Config struct {
 	Snapshot func() *state.Snapshot
-	// Check returns what of a plan still holds on a snapshot, and the nodes
-	// that refused.
-	Check func(*state.Snapshot, *model.Plan) (*model.Plan, []model.UUID)
-	// Commit applies a plan and returns its Raft index. A result whose
-	// error kind is OutcomeUnknown ends the term.
-	Commit func(context.Context, *model.Plan) (uint64, error)
+	// Check returns what of a plan still holds on a snapshot with other plans
+	// pending, and the nodes that refused.
+	Check func(snap *state.Snapshot, pending []*model.Plan, plan *model.Plan) (*model.Plan, []model.UUID)
+	// Propose hands a plan to Raft. What is proposed by one caller is applied
+	// in its order.
+	Propose func(*model.Plan) (Proposed, error)
+	// Refusals is about nodes that keep refusing.
+	Refusals Refusals
 }
 
 // Planner is one term's queue of plans.
 type Planner struct {
-	cfg   Config
-	queue chan request
+	cfg      Config
+	queue    chan request
+	refusals *tracker
 }
 
 type request struct {
@@ -43,7 +63,9 @@ type reply struct {
 }
 
 // New returns a planner with nothing queued.
-func New(cfg Config) *Planner { return &Planner{cfg: cfg, queue: make(chan request)} }
+func New(cfg Config) *Planner {
+	return &Planner{cfg: cfg, queue: make(chan request), refusals: newTracker(cfg.Refusals)}
+}
 
 // Submit waits until the plan was applied and says how much of it. An error
 // means that the worker cannot know; it must not go on with the evaluation.
@@ -62,40 +84,87 @@ func (p *Planner) Submit(ctx context.Context, plan *model.Plan) (*model.PlanResu
 	}
 }
 
+// flight is an accepted plan between its check and its commit.
+type flight struct {
+	plan     *model.Plan
+	proposed Proposed
+	result   *model.PlanResult
+	done     chan<- reply
+}
+
 // Run applies plans until ctx ends.
 func (p *Planner) Run(ctx context.Context) error {
+	flights := make(chan *flight, Depth)
+	landed := make(chan *flight, Depth)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for f := range flights {
+			f.land(ctx)
+			landed <- f
+		}
+	})
+	wg.Go(func() { p.refusals.run(ctx) })
+	defer wg.Wait()
+	defer close(flights)
+	var pending []*model.Plan
 	for {
 		// Stop first: a full queue must not hold a lost leadership up.
 		if ctx.Err() != nil {
 			return nil
 		}
+		queue := p.queue
+		if len(pending) == Depth {
+			queue = nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case r := <-p.queue:
-			result, err := p.apply(ctx, r.plan)
-			r.done <- reply{result, err}
+		case <-landed:
+			// In the order of their proposal. The next snapshot holds it.
+			pending = pending[1:]
+		case r := <-queue:
+			f, err := p.check(r, pending)
+			switch {
+			case err != nil:
+				r.done <- reply{nil, err}
+			case f.proposed == nil:
+				r.done <- reply{f.result, nil}
+			default:
+				pending = append(pending, f.plan)
+				flights <- f
+			}
 		}
 	}
 }
 
-func (p *Planner) apply(ctx context.Context, plan *model.Plan) (*model.PlanResult, error) {
+// check cuts a plan down to what holds and proposes that, if there is any.
+func (p *Planner) check(r request, pending []*model.Plan) (*flight, error) {
 	snap := p.cfg.Snapshot()
-	accepted, rejected := p.cfg.Check(snap, plan)
-	result := &model.PlanResult{Placed: len(accepted.Place), Asked: len(plan.Place), Rejected: rejected}
-	if len(rejected) > 0 || result.Placed < result.Asked {
-		result.RefreshIndex = snap.Index()
+	accepted, rejected := p.cfg.Check(snap, pending, r.plan)
+	p.refusals.note(snap, pending, r.plan, rejected)
+	f := &flight{plan: accepted, done: r.done}
+	f.result = &model.PlanResult{Placed: len(accepted.Place), Asked: len(r.plan.Place), Rejected: rejected}
+	if len(rejected) > 0 || f.result.Placed < f.result.Asked {
+		f.result.RefreshIndex = snap.Index()
 	}
 	if accepted.NoOp() {
-		return result, nil
+		return f, nil
 	}
-	index, err := p.cfg.Commit(ctx, accepted)
+	var err error
+	f.proposed, err = p.cfg.Propose(accepted)
+	return f, err
+}
+
+// land waits for the commit and tells the worker.
+func (f *flight) land(ctx context.Context) {
+	index, _, err := f.proposed.Wait(ctx)
 	if err != nil {
-		return nil, err
+		f.done <- reply{nil, err}
+		return
 	}
-	result.AllocIndex = index
-	if result.RefreshIndex != 0 {
-		result.RefreshIndex = index
+	f.result.AllocIndex = index
+	if f.result.RefreshIndex != 0 {
+		f.result.RefreshIndex = index
 	}
-	return result, nil
+	f.done <- reply{f.result, nil}
 }

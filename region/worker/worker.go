@@ -19,11 +19,14 @@ import (
 	"atoll/scheduler"
 )
 
-// Queue gives out evaluations.
+// Queue gives out evaluations. A delivery ends by Ack or Nack, or because it
+// took too long; nothing may be written for it but in Hold, which refuses when
+// it has ended.
 type Queue interface {
-	Dequeue(ctx context.Context) (*model.Evaluation, error)
-	Ack(e *model.Evaluation)
-	Nack(ctx context.Context, e *model.Evaluation, cause error)
+	Dequeue(ctx context.Context) (e *model.Evaluation, delivery uint64, err error)
+	Hold(delivery uint64, write func() error) error
+	Ack(delivery uint64)
+	Nack(delivery uint64, cause error)
 }
 
 // Planner applies plans.
@@ -57,6 +60,10 @@ func (v View) Alloc(id model.UUID) *model.AllocRow { return v.Snapshot.Alloc(nil
 func (v View) EvalsOfJob(key model.JobID) iter.Seq[*model.Evaluation] {
 	return v.Snapshot.EvalsOfJob(nil, key)
 }
+
+func (v View) LatestDeployment(key model.JobID) *model.Deployment {
+	return v.Snapshot.LatestDeployment(nil, key)
+}
 func (v View) Nodes() iter.Seq[*model.Node]   { return v.Snapshot.Nodes(nil, "") }
 func (v View) Node(id model.UUID) *model.Node { return v.Snapshot.Node(nil, id.String()) }
 
@@ -74,53 +81,63 @@ func New(cfg Config) *Worker {
 // Run works until ctx ends.
 func (w *Worker) Run(ctx context.Context) error {
 	for {
-		e, err := w.cfg.Queue.Dequeue(ctx)
+		e, delivery, err := w.cfg.Queue.Dequeue(ctx)
 		if err != nil {
 			return nil
 		}
-		err = w.evaluate(ctx, e)
+		err = w.evaluate(ctx, e, delivery)
 		switch {
 		case ctx.Err() != nil:
 			return nil // the next leader's broker hands it out again
 		case err != nil:
 			w.cfg.Log.Warn("cannot process evaluation; it will be tried again", "eval", e.ID, "job", e.JobID, "error", err)
-			w.cfg.Queue.Nack(ctx, e, err)
+			w.cfg.Queue.Nack(delivery, err)
 		default:
-			w.cfg.Queue.Ack(e)
+			w.cfg.Queue.Ack(delivery)
 		}
 	}
 }
 
 // evaluate proposes and submits until a plan is applied whole, or too often
-// was not.
-func (w *Worker) evaluate(ctx context.Context, e *model.Evaluation) error {
+// nothing of one was.
+func (w *Worker) evaluate(ctx context.Context, e *model.Evaluation, delivery uint64) error {
 	attempts := scheduler.Attempts(e.Type)
-	for range attempts {
+	for refused := 0; refused < attempts; {
 		opts := scheduler.Options{Now: w.cfg.Clock.Now(), Rand: w.rand}
 		p, err := scheduler.Propose(View{w.cfg.Snapshot()}, e, opts)
 		if err != nil {
-			return w.fail(ctx, e, err.Error())
+			return w.fail(ctx, e, delivery, err.Error())
 		}
 		if !p.Plan.NoOp() {
-			result, err := w.cfg.Planner.Submit(ctx, p.Plan)
-			if err != nil {
+			var result *model.PlanResult
+			if err := w.cfg.Queue.Hold(delivery, func() (err error) {
+				result, err = w.cfg.Planner.Submit(ctx, p.Plan)
+				return err
+			}); err != nil {
 				return err
 			}
 			if !result.Full() {
 				// The planner committed before it answered: a snapshot
 				// taken now is new enough.
+				if result.Placed == 0 {
+					refused++
+				}
 				continue
 			}
 		}
-		return w.cfg.Write(ctx, p.Conclude(e, opts))
+		return w.write(ctx, delivery, p.Conclude(e, opts))
 	}
-	return w.fail(ctx, e, fmt.Sprintf("the plan was refused in part %d times, as others changed the same nodes", attempts))
+	return fmt.Errorf("the plan was refused %d times, as others changed the same nodes", attempts)
 }
 
-// fail ends an evaluation that no plan came of.
-func (w *Worker) fail(ctx context.Context, e *model.Evaluation, why string) error {
+// fail ends an evaluation that no plan can come of.
+func (w *Worker) fail(ctx context.Context, e *model.Evaluation, delivery uint64, why string) error {
 	failed := *e
 	failed.Status, failed.StatusDescription, failed.ModifyTime = model.EvalFailed, why, w.cfg.Clock.Now().UnixNano()
 	w.cfg.Log.Warn("evaluation failed", "eval", e.ID, "job", e.JobID, "cause", why)
-	return w.cfg.Write(ctx, []*model.Evaluation{&failed})
+	return w.write(ctx, delivery, []*model.Evaluation{&failed})
+}
+
+func (w *Worker) write(ctx context.Context, delivery uint64, evals []*model.Evaluation) error {
+	return w.cfg.Queue.Hold(delivery, func() error { return w.cfg.Write(ctx, evals) })
 }

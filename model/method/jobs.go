@@ -1,0 +1,87 @@
+package method
+
+import "atoll/model"
+
+var (
+	JobRegister    = write[JobRegisterRequest, JobRegisterResponse]("Job.Register")
+	JobDeregister  = write[JobDeregisterRequest, JobDeregisterResponse]("Job.Deregister")
+	JobGet         = read[JobRequest, JobResponse]("Job.Get")
+	JobList        = read[ListRequest, JobListResponse]("Job.List")
+	JobSummary     = read[JobRequest, JobSummaryResponse]("Job.Summary")
+	JobVersions    = read[JobRequest, JobVersionsResponse]("Job.Versions")
+	JobAllocations = read[JobAllocsRequest, AllocListResponse]("Job.Allocations")
+	JobEvaluations = read[JobRequest, EvalListResponse]("Job.Evaluations")
+)
+
+type (
+	JobRegisterRequest struct {
+		Job *model.Job
+		// EnforceIndex refuses the write unless the job's JobModifyIndex is
+		// as given; 0 means that the job must not exist.
+		EnforceIndex   bool
+		JobModifyIndex uint64
+		EvalPriority   int
+	}
+	JobRegisterResponse struct {
+		EvalID          string
+		EvalCreateIndex uint64
+		JobModifyIndex  uint64
+		Warnings        string
+		Index           uint64
+	}
+	JobDeregisterRequest struct {
+		Namespace, JobID string
+		// Purge forgets the job and its history instead of stopping it.
+		Purge        bool
+		EvalPriority int
+	}
+	JobDeregisterResponse struct {
+		EvalID          string
+		EvalCreateIndex uint64
+		JobModifyIndex  uint64
+		Index           uint64
+	}
+	JobRequest struct {
+		Query
+		JobID string
+	}
+	// JobResponse has a nil Job when there is none: a blocking query can wait
+	// for one.
+	JobResponse struct {
+		Meta
+		Job *model.Job
+	}
+	JobListResponse struct {
+		Meta
+		Jobs []*model.JobStub
+	}
+	JobSummaryResponse struct {
+		Meta
+		Summary *model.JobSummary
+	}
+	JobVersionsResponse struct {
+		Meta
+		// Versions are newest first.
+		Versions []*model.Job
+	}
+	// ListRequest asks for a list; Full for what its rows may leave out.
+	ListRequest struct {
+		Query
+		Full bool
+	}
+	// JobAllocsRequest asks for a job's allocations; All includes those of
+	// earlier jobs of the same id.
+	JobAllocsRequest struct {
+		Query
+		JobID string
+		All   bool
+	}
+	AllocListResponse struct {
+		Meta
+		Allocs []*model.AllocStub
+	}
+	EvalListResponse struct {
+		Meta
+		Evals []*model.Evaluation
+	}
+)

@@ -1,0 +1,58 @@
+package region
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+
+	"atoll/cell"
+	"atoll/cell/state"
+	"atoll/internal/clock"
+	"atoll/internal/wire"
+	"atoll/model"
+	"atoll/rpc"
+)
+
+// applier is what a cell offers for changing its state.
+type applier interface {
+	Apply(ctx context.Context, cmd cell.Command, body any) (uint64, any, error)
+	ApplyOnce(ctx context.Context, cmd cell.Command, req *state.Request, body any) (uint64, any, error)
+}
+
+// writer is the one way in which services change the state.
+type writer struct {
+	applier
+	clock clock.Clock
+}
+
+// maxRequestID bounds a request id of a caller's own, in bytes.
+const maxRequestID = 256
+
+// once applies a command for a call whose request is asks, or gives the answer
+// of the first time when the same request was applied before. What asks holds
+// of the moment it came, such as a submit time, must be left out of it.
+func (w *writer) once(ctx context.Context, c *rpc.Inbound, namespace string, asks any, cmd cell.Command, body any) (uint64, any, error) {
+	env := c.Envelope
+	if len(env.RequestID) > maxRequestID {
+		return 0, nil, model.Invalidf("idempotency_token", "the idempotency token of %d bytes is over the limit of %d", len(env.RequestID), maxRequestID)
+	}
+	b, err := wire.Encode(asks)
+	if err != nil {
+		return 0, nil, err
+	}
+	sum := sha256.Sum256(append([]byte(env.Method+"\x00"), b...))
+	req := &state.Request{
+		ID: env.RequestID, Namespace: cmp.Or(namespace, model.DefaultNamespace),
+		// A maker whose clock is ahead must not make the cell take later ids
+		// for old ones.
+		Issued: min(model.RequestIssued(env.RequestID), w.clock.Now().UnixNano()),
+	}
+	copy(req.Hash[:], sum[:])
+	index, value, err := w.ApplyOnce(ctx, cmd, req, body)
+	if model.KindOf(err) == model.KindOutcomeUnknown {
+		e := *model.AsError(err)
+		e.Token = env.RequestID
+		return 0, nil, &e
+	}
+	return index, value, err
+}
