@@ -63,8 +63,7 @@ func BenchmarkNodes(b *testing.B) {
 	}
 }
 
-// steady is how long the nodes are watched: six of the TTLs that 10,000 of them
-// are given.
+// steady is how long the nodes are watched: several of their TTLs.
 const steady = time.Minute
 
 func benchNodes(b *testing.B, s simulation) {
