@@ -217,17 +217,36 @@ func simulateNodes(spec string) error {
 	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Error})
 	for range s.Nodes {
 		running.Go(func() {
-			turn <- struct{}{}
-			sim.run(ctx, s, func() { <-turn; registering.Done() }, log)
+			select {
+			case turn <- struct{}{}:
+				sim.run(ctx, s, func() { <-turn; registering.Done() }, log)
+			case <-ctx.Done():
+			}
 		})
 	}
-	registering.Wait()
-	if err := sim.report(); err != nil {
-		return err
-	}
-	for in := bufio.NewReader(os.Stdin); ; {
-		if _, err := in.ReadByte(); err != nil {
-			break
+	registered := make(chan error, 1)
+	go func() {
+		registering.Wait()
+		registered <- nil
+	}()
+	asked := make(chan error, 1)
+	go func() {
+		for in := bufio.NewReader(os.Stdin); ; {
+			_, err := in.ReadByte()
+			asked <- err
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for {
+		var err error
+		select {
+		case err = <-registered:
+		case err = <-asked:
+		}
+		if err != nil {
+			break // whoever started us is done with us, or gone
 		}
 		if err := sim.report(); err != nil {
 			return err
