@@ -289,10 +289,13 @@ func (s *nodesim) report() error {
 	return json.NewEncoder(os.Stdout).Encode(h)
 }
 
+// cause is an error without the times and addresses in which each differs.
+func cause(err error) string { return model.KindOf(err).String() }
+
 func (s *nodesim) pullFailed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failed["a query: "+err.Error()]++
+	s.failed["a query: "+cause(err)]++
 }
 
 // run is one node: all that a node does which runs nothing.
@@ -320,7 +323,7 @@ func (s *nodesim) run(ctx context.Context, spec simulation, registered func(), l
 			defer s.mu.Unlock()
 			s.took = append(s.took, d)
 			if err != nil && ctx.Err() == nil {
-				s.failed[err.Error()]++
+				s.failed[cause(err)]++
 			}
 		},
 	}
