@@ -37,6 +37,8 @@ type devAgent struct {
 	url  string
 	log  bytes.Buffer
 	done chan struct{}
+	// stopped is true once it was told to.
+	stopped bool
 }
 
 func startDev(b *testing.B) *devAgent {
@@ -74,10 +76,16 @@ func (a *devAgent) run(b *testing.B) {
 		_ = a.cmd.Wait()
 		close(a.done)
 	}()
+	// A benchmark that fails stops nothing itself.
+	b.Cleanup(func() { a.stop(b) })
 }
 
 func (a *devAgent) stop(b *testing.B) {
 	b.Helper()
+	if a.stopped {
+		return
+	}
+	a.stopped = true
 	_ = a.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-a.done:
@@ -171,9 +179,13 @@ func BenchmarkRun(b *testing.B) {
 				b.Fatal(err)
 			}
 			running = append(running, ms(time.Since(begun)))
+			// It runs once its process is made; its shell may need longer.
 			info, err := os.Stat(file)
+			for ; errors.Is(err, os.ErrNotExist); info, err = os.Stat(file) {
+				time.Sleep(time.Millisecond)
+			}
 			if err != nil {
-				b.Fatalf("the task is said to run, and has not begun: %v", err)
+				b.Fatal(err)
 			}
 			began = append(began, ms(info.ModTime().Sub(begun)))
 			// Stopped, so that each meets the same machine.

@@ -40,17 +40,17 @@ type Decision struct {
 // exchange is a call on its way to another agent: the stream, and its first
 // frame, which was read to know that the agent has it.
 type exchange struct {
-	stream *yamux.Stream
-	limits *Limits
-	first  *frame
-	stop   func() bool
-	// session, addr and region are of a server that was dialled.
+	stream  *yamux.Stream
+	limits  *Limits
+	first   *frame
+	stop    func() bool
 	session *Session
-	addr    string
-	region  string
-	d       *dispatcher
-	env     *Envelope
-	spec    method.Spec
+	// addr and region are of a server that was dialled.
+	addr   string
+	region string
+	d      *dispatcher
+	env    *Envelope
+	spec   method.Spec
 	// answered is true once a body or an error came.
 	answered bool
 }
@@ -179,7 +179,7 @@ func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Durat
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if isTimeout(err) {
+		if err = session.ended(err); isTimeout(err) {
 			err = fmt.Errorf("no answer within %s", d.limits.Silence.Round(100*time.Millisecond))
 		}
 		return nil, err
@@ -227,7 +227,7 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 	case ctx.Err() != nil:
 		return frame{}, x.d.interrupted(ctx, x.env, x.spec, ctx.Err())
 	}
-	if isTimeout(err) {
+	if err = x.session.ended(err); isTimeout(err) {
 		err = fmt.Errorf("nothing was heard for %s", silence.Round(100*time.Millisecond))
 	}
 	if x.addr != "" {
@@ -246,5 +246,5 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 // Close ends the call; the far end's handler is cancelled if it still works.
 func (x *exchange) Close() {
 	x.stop()
-	_ = x.stream.Close()
+	x.session.end(x.stream)
 }

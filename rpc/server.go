@@ -131,12 +131,10 @@ func encodeEnvelope(env *Envelope) ([]byte, error) { return wire.Encode(env) }
 
 // ServeConn serves the calls of a connection until it ends or ctx does.
 func (s *Server) ServeConn(ctx context.Context, conn net.Conn) {
-	mux, err := yamux.Server(conn, yamuxConfig(s.log))
+	session, err := newSession(conn, yamux.Server, s.log)
 	if err != nil {
-		_ = conn.Close()
 		return
 	}
-	session := &Session{mux: mux}
 	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
 	defer stop()
 	s.ServeSession(session)

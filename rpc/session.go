@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,9 +22,14 @@ const (
 
 // Session is a connection that carries calls both ways.
 type Session struct {
-	mux *yamux.Session
-	// heard is nil of a session that the far end dialled.
+	mux   *yamux.Session
 	heard *listening
+
+	mu sync.Mutex // guards what follows
+	// waiting are the streams of calls made over it.
+	waiting map[*yamux.Stream]struct{}
+	closing bool
+	quiet   *time.Timer // looks whether the far end is still there
 }
 
 // listening is a connection that knows when it last brought something.
@@ -40,13 +47,66 @@ func (l *listening) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// giveUp closes a session that was dialled if nothing at all came over it since
-// then: it may be a dead connection. One that brought something is a busy
-// server's, which a new one would only keep busier.
+// silence is for how long nothing came.
+func (l *listening) silence() time.Duration {
+	return time.Since(l.begun) - time.Duration(l.last.Load())
+}
+
+// keepAlive is for how long a session may be silent before its far end is asked
+// for a sign of life.
+const keepAlive = 15 * time.Second
+
+// newSession makes a session of a connection; mux is yamux.Client or Server.
+func newSession(conn net.Conn, mux func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error), log hclog.Logger) (*Session, error) {
+	s := &Session{heard: &listening{Conn: conn, begun: time.Now()}, waiting: make(map[*yamux.Stream]struct{})}
+	var err error
+	if s.mux, err = mux(s.heard, yamuxConfig(log)); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quiet = time.AfterFunc(keepAlive, s.keep)
+	return s, nil
+}
+
+// keep closes the session when its far end is gone. yamux's own keep-alive would
+// close that of a far end which is only busy, and has a goroutine for it.
+func (s *Session) keep() {
+	if s.Closed() {
+		return
+	}
+	next := keepAlive - s.heard.silence()
+	if next <= 0 {
+		asked := time.Now()
+		if _, err := s.mux.Ping(); err != nil {
+			s.giveUp(asked)
+		}
+		next = keepAlive
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closing {
+		s.quiet.Reset(next)
+	}
+}
+
+// giveUp closes the session if nothing at all came over it since then: it may be
+// a dead connection. One that brought something is a busy server's, which a new
+// one would only keep busier.
 func (s *Session) giveUp(since time.Time) {
 	if time.Duration(s.heard.last.Load()) < since.Sub(s.heard.begun) {
 		_ = s.Close()
 	}
+}
+
+// ended is err as the cause of a failed read, by whoever closed the session.
+func (s *Session) ended(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return yamux.ErrSessionShutdown
+	}
+	return err
 }
 
 // Closed reports whether the session has ended.
@@ -59,24 +119,56 @@ func (s *Session) Done() <-chan struct{} { return s.mux.CloseChan() }
 func (s *Session) RemoteAddr() net.Addr { return s.mux.RemoteAddr() }
 
 // Close ends the session and every call on it.
-func (s *Session) Close() error { return s.mux.Close() }
+func (s *Session) Close() error {
+	s.mu.Lock()
+	s.closing = true
+	s.quiet.Stop()
+	// A read that waits while yamux closes spins until it has; thousands of
+	// them keep it from ever getting there. (hashicorp/yamux#176)
+	for stream := range s.waiting {
+		_ = stream.SetReadDeadline(time.Now())
+	}
+	s.mu.Unlock()
+	return s.mux.Close()
+}
 
-// open opens a stream, or fails when ctx ends first. yamux blocks when too
-// many streams wait to be accepted.
+// open opens a stream, or fails when ctx ends first; end must be called. yamux
+// blocks when too many streams wait to be accepted.
 func (s *Session) open(ctx context.Context) (*yamux.Stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return s.mux.OpenStream()
+	stream, err := s.mux.OpenStream()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		_ = stream.Close()
+		return nil, yamux.ErrSessionShutdown
+	}
+	s.waiting[stream] = struct{}{}
+	return stream, nil
+}
+
+// end closes a stream of open.
+func (s *Session) end(stream *yamux.Stream) {
+	s.mu.Lock()
+	delete(s.waiting, stream)
+	s.mu.Unlock()
+	_ = stream.Close()
 }
 
 func yamuxConfig(log hclog.Logger) *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.Logger, c.LogOutput = nil, log.Named("yamux").StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Trace})
 	c.AcceptBacklog = 1024
-	c.KeepAliveInterval = 15 * time.Second
+	c.EnableKeepAlive = false // Session.keep does that
 	c.ConnectionWriteTimeout = 5 * time.Second
-	c.StreamOpenTimeout = 5 * time.Second
+	// It would end the session of a far end that is only busy; each call has
+	// its own time-out.
+	c.StreamOpenTimeout = 0
 	c.StreamCloseTimeout = 30 * time.Second
 	return c
 }
@@ -94,12 +186,7 @@ func dialSession(ctx context.Context, dial DialFunc, addr string, log hclog.Logg
 		return nil, errors.Join(fmt.Errorf("cannot greet %s: %w", addr, err), conn.Close())
 	}
 	_ = conn.SetWriteDeadline(time.Time{})
-	heard := &listening{Conn: conn, begun: time.Now()}
-	mux, err := yamux.Client(heard, yamuxConfig(log))
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return &Session{mux: mux, heard: heard}, nil
+	return newSession(conn, yamux.Client, log)
 }
 
 // DialFunc connects to an agent's RPC address.

@@ -69,7 +69,7 @@ type Verdict struct {
 	Why    string
 }
 
-// Defaults; 1,000 heartbeats a second cost about half a core, by what 153 cost
+// Defaults; 1,000 heartbeats a second cost a quarter of a core
 // (docs/benchmarks.md).
 const (
 	DefaultMinTTL  = 10 * time.Second
