@@ -69,8 +69,8 @@ type Verdict struct {
 	Why    string
 }
 
-// Defaults; 1,000 heartbeats a second cost a quarter of a core
-// (docs/benchmarks.md).
+// Defaults; 1,000 heartbeats a second cost a third of a core, and less than half
+// of one while each node waits for its work too (docs/benchmarks.md).
 const (
 	DefaultMinTTL  = 10 * time.Second
 	DefaultGrace   = 10 * time.Second
