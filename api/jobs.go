@@ -2,8 +2,10 @@ package api
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"atoll/jobspec"
 	"atoll/model"
@@ -65,7 +67,7 @@ func register(r *request, in *registration) (any, error) {
 	if to.Region == "" && in.Job.Region != model.GlobalRegion {
 		to.Region = in.Job.Region
 	}
-	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, method.JobRegister, to, &method.JobRegisterRequest{
+	out, err := atDoors(r, in.Job, to, method.JobRegister, &method.JobRegisterRequest{
 		Job: in.Job, EnforceIndex: in.EnforceIndex, JobModifyIndex: in.JobModifyIndex, EvalPriority: in.EvalPriority,
 	})
 	if err != nil {
@@ -73,6 +75,33 @@ func register(r *request, in *registration) (any, error) {
 	}
 	r.index(out.Index)
 	return out, nil
+}
+
+// atDoors calls the region that a job is for. A multi-region job may be submitted
+// to each of its regions, but to no other: when the one that was asked is out of
+// reach, or none of them, another is.
+func atDoors[Q, R any](r *request, job *model.Job, to rpc.To, m method.Method[Q, R], req *Q) (out *R, err error) {
+	if !job.Multiregional() {
+		return rpc.Call(r.Context(), r.api.cfg.Caller, m, to, req)
+	}
+	asked := cmp.Or(to.Region, r.api.cfg.Region)
+	if asked == model.GlobalRegion {
+		asked = r.api.cfg.Region
+	}
+	doors := job.Multiregion.RegionNames()
+	if i := slices.Index(doors, asked); i > 0 {
+		doors = append([]string{asked}, slices.Delete(doors, i, i+1)...)
+	}
+	if to.RequestID == "" {
+		to.RequestID = model.NewRequestID(time.Now(), nil)
+	}
+	for _, door := range doors {
+		to.Region = door
+		if out, err = rpc.Call(r.Context(), r.api.cfg.Caller, m, to, req); model.KindOf(err) != model.KindUnreachable {
+			break
+		}
+	}
+	return out, err
 }
 
 func readJob(r *request) (any, error) {
@@ -94,10 +123,9 @@ func stopJob(r *request) (any, error) {
 	if err := r.oneRegion(); err != nil {
 		return nil, err
 	}
-	if global, err := r.flag("global"); err != nil {
+	global, err := r.flag("global")
+	if err != nil {
 		return nil, err
-	} else if global {
-		return nil, model.Errorf(model.KindUnsupported, "this version of Atoll has no multi-region jobs: stop the job in each region")
 	}
 	priority := 0
 	if s := r.query.Get("eval_priority"); s != "" {
@@ -106,7 +134,7 @@ func stopJob(r *request) (any, error) {
 		}
 	}
 	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, method.JobDeregister, r.to, &method.JobDeregisterRequest{
-		Namespace: r.read.Namespace, JobID: r.id, Purge: purge, EvalPriority: priority,
+		Namespace: r.read.Namespace, JobID: r.id, Purge: purge, Global: global, EvalPriority: priority,
 	})
 	if err != nil {
 		return nil, err

@@ -60,7 +60,7 @@ func (a *API) table() []route {
 		withID("PUT", "/v1/deployment/fail/", "", failDeployment),
 		withID("PUT", "/v1/deployment/pause/", "", pauseDeployment),
 		withID("PUT", "/v1/deployment/allocation-health/", "", setAllocHealth),
-		withID("PUT", "/v1/deployment/unblock/", "", unsupportedPart),
+		withID("PUT", "/v1/deployment/unblock/", "", unblockDeployment),
 		withID("GET", "/v1/deployment/", "", readDeployment),
 
 		exact("GET", "/v1/status/leader", statusLeader),

@@ -41,6 +41,11 @@ const (
 	CmdJobRevert         Command = 31
 	CmdAllocReschedule   Command = 32
 	CmdRecount           Command = 37
+
+	CmdRolloutVote   Command = 44
+	CmdRolloutLearn  Command = 45
+	CmdRolloutShare  Command = 46
+	CmdRolloutForget Command = 47
 )
 
 // table leads from each command to what applies it.
@@ -73,6 +78,11 @@ var table = map[Command]command{
 	CmdJobRevert:         typed(applyJobRevert),
 	CmdAllocReschedule:   typed(applyAllocReschedule),
 	CmdRecount:           typed(applyRecount),
+
+	CmdRolloutVote:   typed(applyRolloutVote),
+	CmdRolloutLearn:  typed(applyRolloutLearn),
+	CmdRolloutShare:  typed(applyRolloutShare),
+	CmdRolloutForget: typed(applyRolloutForget),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

@@ -19,6 +19,9 @@ func (j *Job) Canonicalize() {
 		j.Datacenters = []string{"*"}
 	}
 	j.NodePool = cmp.Or(j.NodePool, NodePoolDefault)
+	if j.Multiregion != nil {
+		j.Multiregion.canonicalize()
+	}
 	if j.Update == nil && j.Type == JobTypeService {
 		j.Update = NewUpdateStrategy()
 	}

@@ -66,7 +66,7 @@ type Job struct {
 	// that Validate can name them. See Opaque.
 	Affinities       Opaque
 	Spreads          Opaque
-	Multiregion      Opaque
+	Multiregion      *Multiregion
 	Periodic         Opaque
 	ParameterizedJob Opaque
 	Reschedule       *ReschedulePolicy `json:",omitempty"`

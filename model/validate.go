@@ -123,10 +123,13 @@ func (j *Job) Faults() (list []*Error, warnings []string) {
 	for _, b := range []struct {
 		name string
 		raw  Opaque
-	}{{"affinity", j.Affinities}, {"spread", j.Spreads}, {"multiregion", j.Multiregion}, {"periodic", j.Periodic}, {"parameterized", j.ParameterizedJob}} {
+	}{{"affinity", j.Affinities}, {"spread", j.Spreads}, {"periodic", j.Periodic}, {"parameterized", j.ParameterizedJob}} {
 		if b.raw != nil {
 			f.without("job."+b.name, "the "+b.name+" block")
 		}
+	}
+	if j.Multiregion != nil {
+		j.Multiregion.check(f, j)
 	}
 	checkConstraints(f, "job", j.Constraints)
 	checkMeta(f, "job.meta", j.Meta)

@@ -27,6 +27,7 @@ func (s *deployments) bind(r *rpc.Server) {
 	rpc.Handle(r, method.DeploymentPromote, s.promote)
 	rpc.Handle(r, method.DeploymentFail, s.fail)
 	rpc.Handle(r, method.DeploymentPause, s.pause)
+	rpc.Handle(r, method.DeploymentUnblock, s.unblock)
 	rpc.Handle(r, method.DeploymentHealth, s.health)
 	rpc.Handle(r, method.JobDeployments, s.ofJob)
 	rpc.Handle(r, method.JobRevert, s.revert)
@@ -159,6 +160,20 @@ func (s *deployments) pause(ctx context.Context, c *rpc.Inbound, req *method.Dep
 		body.Eval = deploy.NewEval(d, now)
 	}
 	return s.change(ctx, c, d, req, cell.CmdDeploymentStatus, body)
+}
+
+// unblock ends a deployment that is done here and waits for other regions.
+func (s *deployments) unblock(ctx context.Context, c *rpc.Inbound, req *method.DeploymentUnblockRequest) (*method.DeploymentUpdateResponse, error) {
+	_, d, err := s.find(req.DeploymentID)
+	if err != nil {
+		return nil, err
+	}
+	if d.Active() && d.Status != model.DeploymentBlocked {
+		return nil, model.Errorf(model.KindConflict, "cannot unblock deployment %s: it is %s, and does not wait for other regions", d.ID, d.Status)
+	}
+	return s.change(ctx, c, d, req, cell.CmdDeploymentStatus, &cell.DeploymentStatus{Time: s.clock.Now().UnixNano(), Update: model.DeploymentUpdate{
+		DeploymentID: d.ID, Status: model.DeploymentSuccessful, StatusDescription: "deployment was unblocked by an operator",
+	}})
 }
 
 func (s *deployments) health(ctx context.Context, c *rpc.Inbound, req *method.DeploymentHealthRequest) (*method.DeploymentUpdateResponse, error) {

@@ -17,6 +17,7 @@ import (
 type jobs struct {
 	*reader
 	*writer
+	multi  *rollouts
 	region string
 	// checkTask refuses a task that its driver could not start.
 	checkTask func(*model.Task) error
@@ -48,6 +49,14 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 	now := s.clock.Now().UnixNano()
 	asks := *req
 	asks.Job = job
+	if job.Multiregional() {
+		if req.EnforceIndex {
+			if err := cell.EnforceIndex(s.snapshot().Job(nil, job.Key()), job.ID, req.JobModifyIndex); err != nil {
+				return nil, err
+			}
+		}
+		return s.multi.submit(ctx, c, &submission{job: job, priority: req.EvalPriority, asks: &asks, warnings: warnings})
+	}
 	submitted := *job
 	submitted.SubmitTime = now
 	eval := newEval(job.Key(), job.Type, cmp.Or(req.EvalPriority, job.Priority), model.TriggerJobRegister, now)
@@ -67,10 +76,14 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 // admit makes a submitted job ready to be stored, or refuses it.
 func (s *jobs) admit(job *model.Job) (warnings []string, err error) {
 	job.Canonicalize()
-	if job.Region != "" && job.Region != model.GlobalRegion && job.Region != s.region {
+	switch {
+	case job.Multiregional():
+		job.Region = model.GlobalRegion
+	case job.Region != "" && job.Region != model.GlobalRegion && job.Region != s.region:
 		return nil, model.Invalidf("Region", "cannot register job %q here: it is for region %q and this is region %q", job.ID, job.Region, s.region)
+	default:
+		job.Region = s.region
 	}
-	job.Region = s.region
 	if job.Namespace != model.DefaultNamespace {
 		return nil, model.Invalidf("Namespace", "cannot register job %q: namespace %q does not exist; this version has the namespace %q only", job.ID, job.Namespace, model.DefaultNamespace)
 	}
@@ -95,6 +108,9 @@ func newEval(key model.JobID, jobType string, priority int, trigger string, now 
 }
 
 func (s *jobs) deregister(ctx context.Context, c *rpc.Inbound, req *method.JobDeregisterRequest) (*method.JobDeregisterResponse, error) {
+	if req.Global {
+		return s.stopGlobal(ctx, c, req)
+	}
 	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
 	now := s.clock.Now().UnixNano()
 	eval := newEval(key, model.JobTypeService, cmp.Or(req.EvalPriority, model.JobDefaultPriority), model.TriggerJobDeregister, now)
@@ -106,6 +122,19 @@ func (s *jobs) deregister(ctx context.Context, c *rpc.Inbound, req *method.JobDe
 	return &method.JobDeregisterResponse{
 		EvalID: done.EvalID, EvalCreateIndex: index, Index: index, JobModifyIndex: done.JobModifyIndex,
 	}, nil
+}
+
+// stopGlobal stops a multi-region job in all its regions.
+func (s *jobs) stopGlobal(ctx context.Context, c *rpc.Inbound, req *method.JobDeregisterRequest) (*method.JobDeregisterResponse, error) {
+	sub, err := s.multi.stopGlobal(req)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.multi.submit(ctx, c, sub)
+	if err != nil {
+		return nil, err
+	}
+	return &method.JobDeregisterResponse{EvalID: done.EvalID, EvalCreateIndex: done.EvalCreateIndex, JobModifyIndex: done.JobModifyIndex, Index: done.Index}, nil
 }
 
 func (s *jobs) get(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.JobResponse, error) {

@@ -24,8 +24,10 @@ import (
 	"atoll/region/gc"
 	"atoll/region/heartbeat"
 	"atoll/region/planner"
+	"atoll/region/rollout"
 	"atoll/region/unblock"
 	"atoll/region/worker"
+	"atoll/rpc"
 	"atoll/scheduler"
 )
 
@@ -42,6 +44,8 @@ type leadership struct {
 	// keep and collectInterval are the garbage collector's.
 	keep            gc.Thresholds
 	collectInterval time.Duration
+	// calls reach other regions.
+	calls rpc.Caller
 	// pilots wires each term's pilot, autopilot is what a new cell's
 	// configuration of it begins with.
 	pilots    autopilot.Config
@@ -131,6 +135,23 @@ func (l *leadership) begin(term *group.Group) {
 				_, _, err := l.cell.Apply(ctx, cmd, body)
 				return err
 			}})
+		})
+		multi := &rollouts{writer: &writer{applier: l.cell, clock: l.clock}, region: l.cellName, calls: l.calls}
+		l.loop(term, "rollout", func(ctx context.Context) error {
+			return rollout.Run(ctx, rollout.Config{
+				Region: l.cellName, Snapshot: l.cell.Snapshot, Tell: multi.tell, Vote: multi.askVote, Clock: l.clock, Log: l.log.Named("rollout"),
+				Apply: func(ctx context.Context, cmd cell.Command, body any) error {
+					_, _, err := l.cell.Apply(ctx, cmd, body)
+					return err
+				},
+				Fail: func(snap *state.Snapshot, d *model.Deployment, why string, now time.Time) *cell.DeploymentStatus {
+					revert := false
+					for _, g := range d.TaskGroups {
+						revert = revert || g.AutoRevert
+					}
+					return deploy.Fail(snap, d, why, revert, now)
+				},
+			})
 		})
 		l.loop(term, "drain", func(ctx context.Context) error {
 			return drain.Run(ctx, drain.Config{Snapshot: l.cell.Snapshot, Mark: l.migrate, Done: l.drained, Clock: l.clock, Log: l.log.Named("drain")})

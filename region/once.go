@@ -36,18 +36,16 @@ func (w *writer) once(ctx context.Context, c *rpc.Inbound, namespace string, ask
 	if len(env.RequestID) > maxRequestID {
 		return 0, nil, model.Invalidf("idempotency_token", "the idempotency token of %d bytes is over the limit of %d", len(env.RequestID), maxRequestID)
 	}
-	b, err := wire.Encode(asks)
+	sum, err := hash(env.Method, asks)
 	if err != nil {
 		return 0, nil, err
 	}
-	sum := sha256.Sum256(append([]byte(env.Method+"\x00"), b...))
 	req := &state.Request{
-		ID: env.RequestID, Namespace: cmp.Or(namespace, model.DefaultNamespace),
+		ID: env.RequestID, Namespace: cmp.Or(namespace, model.DefaultNamespace), Hash: sum,
 		// A maker whose clock is ahead must not make the cell take later ids
 		// for old ones.
 		Issued: min(model.RequestIssued(env.RequestID), w.clock.Now().UnixNano()),
 	}
-	copy(req.Hash[:], sum[:])
 	index, value, err := w.ApplyOnce(ctx, cmd, req, body)
 	if model.KindOf(err) == model.KindOutcomeUnknown {
 		e := *model.AsError(err)
@@ -55,4 +53,15 @@ func (w *writer) once(ctx context.Context, c *rpc.Inbound, namespace string, ask
 		return 0, nil, &e
 	}
 	return index, value, err
+}
+
+// hash is of a method and its request.
+func hash(name string, asks any) (sum [16]byte, err error) {
+	b, err := wire.Encode(asks)
+	if err != nil {
+		return sum, err
+	}
+	whole := sha256.Sum256(append([]byte(name+"\x00"), b...))
+	copy(sum[:], whole[:])
+	return sum, nil
 }

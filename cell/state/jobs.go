@@ -61,18 +61,30 @@ func (s *Snapshot) JobsIndex() uint64 { return max(s.tableIndex(tableJobs), s.ta
 // indexes are set here; a job that equals the stored one in all that a user
 // writes keeps its version. It returns the stored job.
 func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
+	return t.upsertJob(job, nil)
+}
+
+// UpsertShare registers a region's share of a multi-region job as a version of a
+// number that all regions have, or of a higher one when the region has gone
+// beyond it by itself.
+func (t *Txn) UpsertShare(job *model.Job, version uint64) (*model.Job, error) {
+	return t.upsertJob(job, &version)
+}
+
+func (t *Txn) upsertJob(job *model.Job, number *uint64) (*model.Job, error) {
 	j := *job
 	old := first[*model.Job](t.tx, nil, tableJobs, j.Namespace, j.ID)
 	j.ModifyIndex, j.JobModifyIndex = t.index, t.index
-	if old == nil {
+	switch {
+	case old == nil:
 		j.CreateIndex, j.Version = t.index, 0
-	} else {
-		j.CreateIndex = old.CreateIndex
-		if model.SameSpec(old, &j) {
-			j.Version, j.Stable, j.VersionTag = old.Version, old.Stable, old.VersionTag
-		} else {
-			j.Version, j.Stable, j.VersionTag = old.Version+1, false, nil
-		}
+	case number == nil && model.SameSpec(old, &j):
+		j.CreateIndex, j.Version, j.Stable, j.VersionTag = old.CreateIndex, old.Version, old.Stable, old.VersionTag
+	default:
+		j.CreateIndex, j.Version, j.Stable, j.VersionTag = old.CreateIndex, old.Version+1, false, nil
+	}
+	if number != nil {
+		j.Version = max(j.Version, *number)
 	}
 	j.Status = model.JobStatusPending
 	if j.Stop {

@@ -34,6 +34,7 @@ const (
 	recAutopilot  byte = 15
 	recDeployment byte = 16
 	recCapacity   byte = 19
+	recRollout    byte = 26
 )
 
 // rowsPerRecord keeps a batch of rows below 512 kB, without extras.

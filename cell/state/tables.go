@@ -49,6 +49,7 @@ const (
 	tableAutopilot   = "autopilot_config"
 	tableCapacity    = "capacity"
 	tableDeployments = "deployments"
+	tableRollouts    = "rollouts"
 	// last is the index row of any change.
 	last = ""
 
@@ -85,6 +86,7 @@ var tables = []table{
 	tableOf[model.Deployment](tableDeployments, recDeployment, fields("ID"),
 		&memdb.IndexSchema{Name: byJob, Indexer: fields("Namespace", "JobID")},
 		&memdb.IndexSchema{Name: byStatus, Indexer: fields("Status")}),
+	tableOf[model.Rollout](tableRollouts, recRollout, fields("Namespace", "JobID")),
 	requestsTable(),
 	tableOf[model.AutopilotConfig](tableAutopilot, recAutopilot, singleton{}),
 }

@@ -28,11 +28,17 @@ type (
 		JobModifyIndex  uint64
 		Warnings        string
 		Index           uint64
+		// Version is that of a multi-region job, and Regions say which of its
+		// regions hold it already.
+		Version *uint64         `json:",omitempty"`
+		Regions []RolloutHolder `json:",omitempty"`
 	}
 	JobDeregisterRequest struct {
 		Namespace, JobID string
 		// Purge forgets the job and its history instead of stopping it.
-		Purge        bool
+		Purge bool
+		// Global stops a multi-region job in all its regions.
+		Global       bool
 		EvalPriority int
 	}
 	JobDeregisterResponse struct {

@@ -1,0 +1,237 @@
+package region
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"atoll/model"
+	"atoll/model/method"
+	"atoll/rpc"
+)
+
+// union is a federation of regions of one server and one node each. A node finds
+// an allocation unhealthy when its job's meta says that it is sick in its region.
+type union struct {
+	t       testing.TB
+	regions []string
+	servers map[string]*testServer
+	nodes   map[string]*model.Node
+}
+
+func newUnion(t testing.TB, regions ...string) *union {
+	t.Helper()
+	u := &union{t: t, regions: regions, servers: make(map[string]*testServer), nodes: make(map[string]*model.Node)}
+	var join []string
+	for _, region := range regions {
+		s := startServer(t, "s-"+region, region, t.TempDir(), 1, join...)
+		join = append(join, s.cfg.AdvertiseSerf)
+		u.servers[region] = s
+	}
+	for _, region := range regions {
+		lead(t, u.servers[region])
+		wait(t, region+" knows the others", func() error {
+			for _, other := range regions {
+				if _, err := rpc.Call(context.Background(), u.servers[region].RPC(), method.StatusPing, rpc.To{Region: other}, &method.Empty{}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		node, secret := aNode("dc1")
+		u.nodes[region] = node
+		runJudgingNode(t, []*testServer{u.servers[region]}, node, secret, func(a *model.Allocation) *model.AllocDeploymentStatus {
+			healthy := a.Job.Meta["sick"] != region
+			return &model.AllocDeploymentStatus{Healthy: &healthy, Timestamp: time.Now()}
+		})
+	}
+	return u
+}
+
+func (u *union) job(id string, change func(*model.Job)) *model.Job {
+	j := aJob(id, 0, "*")
+	j.Meta = make(map[string]string)
+	j.Multiregion = &model.Multiregion{Strategy: &model.MultiregionStrategy{MaxParallel: 1}}
+	for _, name := range u.regions {
+		r := model.NewMultiregionRegion()
+		r.Name, r.Count = name, 2
+		j.Multiregion.Regions = append(j.Multiregion.Regions, r)
+	}
+	j.Update = model.NewUpdateStrategy()
+	j.Update.MinHealthyTime, j.Update.HealthyDeadline, j.Update.ProgressDeadline = time.Millisecond, time.Second, 0
+	if change != nil {
+		change(j)
+	}
+	return j
+}
+
+func (u *union) submit(door string, j *model.Job) (*method.JobRegisterResponse, error) {
+	return rpc.Call(u.t.Context(), u.servers[door].RPC(), method.JobRegister, rpc.To{Region: door}, &method.JobRegisterRequest{Job: j})
+}
+
+// shares are the regions' own shares of a job, as "us=running eu=pending", by the
+// servers that are there.
+func (u *union) shares(id string) string {
+	var out []string
+	for _, region := range u.regions {
+		s := u.servers[region]
+		if s == nil {
+			continue
+		}
+		state := "none"
+		if share := s.cell.Snapshot().Rollout(nil, model.JobID{Namespace: model.DefaultNamespace, ID: id}).Share(region); share != nil {
+			state = string(share.State)
+		}
+		out = append(out, region+"="+state)
+	}
+	return strings.Join(out, " ")
+}
+
+func (u *union) become(id, want string) {
+	u.t.Helper()
+	wait(u.t, "the shares of "+id+" become "+want, func() error {
+		if got := u.shares(id); got != want {
+			return fmt.Errorf("%s", got)
+		}
+		return nil
+	})
+}
+
+// versions are the job's versions in the regions, and its allocations that run.
+func (u *union) versions(id string) string {
+	var out []string
+	for _, region := range u.regions {
+		s := u.servers[region]
+		if s == nil {
+			continue
+		}
+		snap, key := s.cell.Snapshot(), model.JobID{Namespace: model.DefaultNamespace, ID: id}
+		job := snap.Job(nil, key)
+		if job == nil {
+			out = append(out, region+"=none")
+			continue
+		}
+		n := 0
+		rows, _ := snap.AllocsOfJob(nil, key)
+		for r := range rows {
+			if !r.Terminal() {
+				n++
+			}
+		}
+		out = append(out, fmt.Sprintf("%s=v%d/%d", region, job.Version, n))
+	}
+	return strings.Join(out, " ")
+}
+
+func (u *union) runs(id, want string) {
+	u.t.Helper()
+	wait(u.t, "what runs of "+id+" becomes "+want, func() error {
+		if got := u.versions(id); got != want {
+			return fmt.Errorf("%s", got)
+		}
+		return nil
+	})
+}
+
+func TestAVersionGoesThroughItsRegionsInOrder(t *testing.T) {
+	u := newUnion(t, "us", "eu", "ap")
+	// Submitted to the last: it begins with the first all the same.
+	r, err := u.submit("ap", u.job("web", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Version == nil || *r.Version != 0 || len(r.Regions) != 3 || slices.ContainsFunc(r.Regions, func(h method.RolloutHolder) bool { return !h.Holds }) {
+		t.Errorf("the answer: %+v", r)
+	}
+	u.become("web", "us=successful eu=successful ap=successful")
+	u.runs("web", "us=v0/2 eu=v0/2 ap=v0/2")
+	for _, region := range u.regions {
+		for _, d := range u.servers[region].cell.Snapshot().DeploymentsOfJob(nil, model.JobID{Namespace: "default", ID: "web"}) {
+			if d.Status != model.DeploymentSuccessful || !d.IsMultiregion {
+				t.Errorf("%s: deployment %s is %s, multi-region is %t", region, d.ID, d.Status, d.IsMultiregion)
+			}
+		}
+	}
+	// An update that is sick in the second region stops there.
+	if _, err := u.submit("us", u.job("web", func(j *model.Job) { j.Meta["sick"] = "eu" })); err != nil {
+		t.Fatal(err)
+	}
+	u.become("web", "us=blocked eu=failed ap=failed")
+	// Its deployment is held there; an operator lets it be.
+	var blocked string
+	for _, d := range u.servers["us"].cell.Snapshot().DeploymentsOfJob(nil, model.JobID{Namespace: "default", ID: "web"}) {
+		if d.Status == model.DeploymentBlocked {
+			blocked = d.ID
+		}
+	}
+	call(t, u.servers["ap"].RPC(), method.DeploymentUnblock, rpc.To{Region: "us"}, &method.DeploymentUnblockRequest{DeploymentID: blocked})
+	u.become("web", "us=successful eu=failed ap=failed")
+	// The next version is one for all again, and one region less.
+	if _, err := u.submit("eu", u.job("web", func(j *model.Job) { j.Multiregion.Regions = j.Multiregion.Regions[:2] })); err != nil {
+		t.Fatal(err)
+	}
+	u.become("web", "us=successful eu=successful ap=stopped")
+	u.runs("web", "us=v2/2 eu=v2/2 ap=v1/0")
+	if _, err := rpc.Call(t.Context(), u.servers["us"].RPC(), method.JobDeregister, rpc.To{Region: "eu"}, &method.JobDeregisterRequest{JobID: "web", Global: true, Purge: true}); err != nil {
+		t.Fatal(err)
+	}
+	u.runs("web", "us=none eu=none ap=none")
+	u.become("web", "us=none eu=none ap=none")
+}
+
+func TestOnFailureSaysWhatBecomesOfTheOthers(t *testing.T) {
+	u := newUnion(t, "us", "eu", "ap")
+	for _, c := range []struct{ on, want string }{
+		{model.OnFailureRest, "us=blocked eu=failed ap=failed"},
+		{model.OnFailureAll, "us=failed eu=failed ap=failed"},
+		{model.OnFailureLocal, "us=blocked eu=failed ap=blocked"},
+	} {
+		id := "web" + c.on
+		if _, err := u.submit("eu", u.job(id, func(j *model.Job) { j.Meta["sick"], j.Multiregion.Strategy.OnFailure = "eu", c.on })); err != nil {
+			t.Fatal(err)
+		}
+		u.become(id, c.want)
+	}
+}
+
+func TestOfTwoSubmitsAtOnceOneWinsEverywhere(t *testing.T) {
+	u := newUnion(t, "us", "eu", "ap")
+	for n := range 5 {
+		id := fmt.Sprintf("web%d", n)
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		won := make(map[string]bool)
+		for _, door := range []string{"us", "eu", "ap"} {
+			wg.Go(func() {
+				_, err := u.submit(door, u.job(id, func(j *model.Job) { j.Meta["door"] = door }))
+				mu.Lock()
+				defer mu.Unlock()
+				switch model.KindOf(err) {
+				case model.KindConflict:
+				default:
+					if err != nil {
+						t.Errorf("submit by %s: %v", door, err)
+						return
+					}
+					won[door] = true
+				}
+			})
+		}
+		wg.Wait()
+		if len(won) == 0 {
+			continue // each took a region's vote: that number is lost to all
+		}
+		u.become(id, "us=successful eu=successful ap=successful")
+		doors := make(map[string]bool)
+		for _, region := range u.regions {
+			doors[u.servers[region].cell.Snapshot().Job(nil, model.JobID{Namespace: "default", ID: id}).Meta["door"]] = true
+		}
+		if len(doors) != 1 {
+			t.Errorf("the regions run different submits: %v; won: %v", doors, won)
+		}
+	}
+}
