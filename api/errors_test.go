@@ -93,7 +93,7 @@ func TestErrorsArePlainSentencesWithTheirStatus(t *testing.T) {
 		"a block of the future": {"PUT", "/v1/jobs", job(object{"Periodic": object{"Enabled": true}}), 501, "periodic"},
 		"a plan":                {"PUT", "/v1/job/web/plan", object{}, 501, "does not have PUT /v1/job/web/plan yet"},
 		"diffs":                 {"GET", "/v1/job/web/versions?diffs=true", nil, 501, "no diffs"},
-		"stopping everywhere":   {"DELETE", "/v1/job/web?global=true", nil, 501, "multi-region"},
+		"stopping everywhere":   {"DELETE", "/v1/job/web?global=true", nil, 400, "multi-region"},
 		"a client's servers":    {"GET", "/v1/agent/servers", nil, 501, "has no client"},
 		"Prometheus, off":       {"GET", "/v1/metrics?format=prometheus", nil, 501, "Prometheus is not enabled"},
 		"tokens":                {"GET", "/v1/acl/tokens", nil, 501, "/v1/acl/tokens"},

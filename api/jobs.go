@@ -124,6 +124,9 @@ func stopJob(r *request) (any, error) {
 		return nil, err
 	}
 	global, err := r.flag("global")
+	if err == nil && global {
+		err = globally(r)
+	}
 	if err != nil {
 		return nil, err
 	}

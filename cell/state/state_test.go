@@ -110,6 +110,9 @@ func filled(t testing.TB) (s *Store, j *model.Job, nodes []model.UUID) {
 		return tx.addDeployment(&model.Deployment{ID: model.NewUUID(nil).String(), Namespace: "default", JobID: "a", Status: model.DeploymentRunning})
 	})
 	write(t, s, 10, func(tx *Txn) error { return tx.SetAutopilotConfig(model.DefaultAutopilot()) })
+	write(t, s, 11, func(tx *Txn) error {
+		return tx.PutRollout(&model.Rollout{Namespace: "default", JobID: "a", Open: 1, Won: &model.Proposal{ID: "p", Job: j}, Shares: []model.Share{{Region: "us", Seq: 1}}})
+	})
 	return s, j, nodes
 }
 
@@ -138,7 +141,7 @@ func dump(t testing.TB, s *Snapshot, nodes []model.UUID) string {
 		slices.Collect(s.Nodes(nil, "")), slices.Collect(s.Evals(nil, "")), allocs, loads, ids(rows), jobModified,
 		s.JobSummary(nil, model.JobID{Namespace: "default", ID: "a"}),
 		s.JobsIndex(), s.NodesIndex(), s.EvalsIndex(), s.AllocsIndex(), s.Capacities(nil),
-		slices.Collect(s.Deployments(nil, "")), s.DeploymentsIndex(),
+		slices.Collect(s.Deployments(nil, "")), s.DeploymentsIndex(), slices.Collect(s.Rollouts(nil)), s.RolloutsIndex(),
 	})
 	if err != nil {
 		t.Fatal(err)

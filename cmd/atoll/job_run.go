@@ -10,11 +10,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
+	apiclient "atoll/api/client"
 	"atoll/jobspec"
 	"atoll/model"
 )
@@ -34,8 +36,17 @@ func jobRunCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output {
+			switch multi := in.job.Multiregional(); {
+			case output && multi:
+				return printJSON(c.OutOrStdout(), map[string]any{"Job": in.job})
+			case output:
 				return printJSON(c.OutOrStdout(), map[string]any{"Job": job})
+			case multi:
+				opts := apiclient.RegisterOptions{Region: cmp.Or(m.region, env("REGION"))}
+				if err := checked(checkIndex, &opts.EnforceIndex, &opts.ModifyIndex); err != nil {
+					return err
+				}
+				return submitEverywhere(c, &m, in.job, opts, detach)
 			}
 			return submit(c, &m, job, checkIndex, detach)
 		},
@@ -57,11 +68,8 @@ func submit(c *cobra.Command, m *meta, job *api.Job, checkIndex string, detach b
 		return err
 	}
 	opts := &api.RegisterOptions{}
-	if checkIndex != "" {
-		if _, err := fmt.Sscan(checkIndex, &opts.ModifyIndex); err != nil {
-			return fmt.Errorf("-check-index %q is no number", checkIndex)
-		}
-		opts.EnforceIndex = true
+	if err := checked(checkIndex, &opts.EnforceIndex, &opts.ModifyIndex); err != nil {
+		return err
 	}
 	// The job file's region and namespace win over flags.
 	write, query := &api.WriteOptions{}, &api.QueryOptions{}
@@ -90,8 +98,21 @@ func submit(c *cobra.Command, m *meta, job *api.Job, checkIndex string, detach b
 	return (&monitor{meta: m, client: client, out: c.OutOrStdout(), query: query}).follow(c, resp.EvalID)
 }
 
+// checked reads the flag -check-index.
+func checked(flag string, enforce *bool, index *uint64) (err error) {
+	if *enforce = flag != ""; *enforce {
+		if *index, err = strconv.ParseUint(flag, 10, 64); err != nil {
+			return fmt.Errorf("-check-index %q is no number", flag)
+		}
+	}
+	return nil
+}
+
 // jobInput is how a job is given.
 type jobInput struct {
+	// job is the one that was read, with what the official client's type has no
+	// words for.
+	job            *model.Job
 	vars, varFiles []string
 	json           bool
 	loose          bool
@@ -152,6 +173,7 @@ func (in *jobInput) read(c *cobra.Command, name string) (*api.Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	in.job = job
 	b, err := json.Marshal(job)
 	if err != nil {
 		return nil, fmt.Errorf("cannot send the job: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -156,6 +157,12 @@ func showJob(w io.Writer, m *meta, client *api.Client, id string) error {
 	fmt.Fprintln(w, list(rows))
 	if err := showPlacementFailure(w, client, id); err != nil {
 		return err
+	}
+	if job.IsMultiregion() {
+		// One that was stopped everywhere is forgotten before its jobs are.
+		if r, err := m.federation().Rollout(context.Background(), deref(job.Namespace), id, cmp.Or(m.region, env("REGION"))); err == nil {
+			showRollout(w, m, r)
+		}
 	}
 	if d, _, err := client.Jobs().LatestDeployment(id, nil); err != nil {
 		return err

@@ -64,7 +64,7 @@ func newRoot() *cobra.Command {
 		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand(),
 			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand()),
 		group("deployment", "Look at deployments, and steer them", deploymentListCommand(), deploymentStatusCommand(), deploymentPromoteCommand(),
-			deploymentFailCommand(), deploymentPauseCommand(), deploymentResumeCommand()),
+			deploymentFailCommand(), deploymentPauseCommand(), deploymentResumeCommand(), deploymentUnblockCommand()),
 		group("node", "Look at nodes, and take them out of use", nodeStatusCommand(), nodeEligibilityCommand(), nodeDrainCommand()),
 		group("alloc", "Look at allocations, and stop them", allocStatusCommand(), allocLogsCommand(), allocStopCommand()),
 		group("eval", "Look at evaluations and delete them", evalListCommand(), evalStatusCommand(), evalDeleteCommand()),
