@@ -41,6 +41,9 @@ const (
 	CmdJobRevert         Command = 31
 	CmdAllocReschedule   Command = 32
 	CmdRecount           Command = 37
+	CmdJobScale          Command = 38
+	CmdNamespaceUpsert   Command = 41
+	CmdNamespaceDelete   Command = 42
 )
 
 // table leads from each command to what applies it.
@@ -73,6 +76,9 @@ var table = map[Command]command{
 	CmdJobRevert:         typed(applyJobRevert),
 	CmdAllocReschedule:   typed(applyAllocReschedule),
 	CmdRecount:           typed(applyRecount),
+	CmdJobScale:          typed(applyJobScale),
+	CmdNamespaceUpsert:   typed(applyNamespaceUpsert),
+	CmdNamespaceDelete:   typed(applyNamespaceDelete),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

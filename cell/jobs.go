@@ -14,6 +14,8 @@ type JobRegister struct {
 	// JobModifyIndex, 0 meaning that there is no such job.
 	EnforceIndex   bool
 	JobModifyIndex uint64
+	// PreserveCounts keeps the counts that the job's groups have.
+	PreserveCounts bool
 }
 
 // JobRegistered names the evaluation that acts on a job's change. JobModifyIndex
@@ -44,9 +46,15 @@ func applyRecount(tx *state.Txn, _ *state.Snapshot, _ uint64, _ *Recount) (*Reco
 func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobRegister) (*JobRegistered, error) {
 	old := snap.Job(nil, c.Job.Key())
 	if c.EnforceIndex {
-		if err := enforceIndex(old, c); err != nil {
+		if err := enforceIndex(old, c.Job.ID, c.JobModifyIndex); err != nil {
 			return nil, err
 		}
+	}
+	if err := inNamespace(snap, c.Job); err != nil {
+		return nil, err
+	}
+	if c.PreserveCounts {
+		c.Job.KeepCounts(old)
 	}
 	job, err := tx.UpsertJob(c.Job)
 	if err != nil {
@@ -67,17 +75,17 @@ func registered(tx *state.Txn, index uint64, job *model.Job, eval *model.Evaluat
 	return out, tx.UpsertEvals([]*model.Evaluation{&e})
 }
 
-// enforceIndex words its refusals so that clients which look for their
-// beginning find it.
-func enforceIndex(old *model.Job, c *JobRegister) error {
+// enforceIndex refuses unless index is old's, 0 meaning that there is no job. It
+// words its refusals so that clients which look for their beginning find it.
+func enforceIndex(old *model.Job, id string, index uint64) error {
 	const head = "Enforcing job modify index"
 	switch {
-	case c.JobModifyIndex == 0 && old != nil:
-		return model.Errorf(model.KindConflict, "%s 0: job %q exists already, at index %d", head, c.Job.ID, old.JobModifyIndex)
-	case c.JobModifyIndex != 0 && old == nil:
-		return model.Errorf(model.KindConflict, "%s %d: job %q does not exist", head, c.JobModifyIndex, c.Job.ID)
-	case old != nil && old.JobModifyIndex != c.JobModifyIndex:
-		return model.Errorf(model.KindConflict, "%s %d: job %q is at index %d; plan again", head, c.JobModifyIndex, c.Job.ID, old.JobModifyIndex)
+	case index == 0 && old != nil:
+		return model.Errorf(model.KindConflict, "%s 0: job %q exists already, at index %d", head, id, old.JobModifyIndex)
+	case index != 0 && old == nil:
+		return model.Errorf(model.KindConflict, "%s %d: job %q does not exist", head, index, id)
+	case old != nil && old.JobModifyIndex != index:
+		return model.Errorf(model.KindConflict, "%s %d: job %q is at index %d; plan again", head, index, id, old.JobModifyIndex)
 	}
 	return nil
 }

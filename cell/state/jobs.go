@@ -54,18 +54,20 @@ func (s *Snapshot) versions(ws Watch, key model.JobID) []*model.Job {
 	return out
 }
 
+// SpecsIndex is the index of the last change of any job, its counts left aside.
+func (s *Snapshot) SpecsIndex() uint64 { return s.tableIndex(tableJobs) }
+
 // JobsIndex is the index of the last change of any job or of its counts.
 func (s *Snapshot) JobsIndex() uint64 { return max(s.tableIndex(tableJobs), s.tableIndex(tableAllocs)) }
 
-// UpsertJob registers a new version of a job, or the job. Its Version and
-// indexes are set here; a job that equals the stored one in all that a user
-// writes keeps its version. It returns the stored job.
-func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
+// NextVersion is what becomes of a job that is registered at a Raft index, where
+// old, nil for none, is the job so far.
+func NextVersion(old, job *model.Job, index uint64) *model.Job {
 	j := *job
-	old := first[*model.Job](t.tx, nil, tableJobs, j.Namespace, j.ID)
-	j.ModifyIndex, j.JobModifyIndex = t.index, t.index
+	j.ModifyIndex, j.JobModifyIndex = index, index
+	j.StampScaling(old, index)
 	if old == nil {
-		j.CreateIndex, j.Version = t.index, 0
+		j.CreateIndex, j.Version = index, 0
 	} else {
 		j.CreateIndex = old.CreateIndex
 		if model.SameSpec(old, &j) {
@@ -78,6 +80,15 @@ func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
 	if j.Stop {
 		j.Status = model.JobStatusDead
 	}
+	return &j
+}
+
+// UpsertJob registers a new version of a job, or the job. Its Version and
+// indexes are set here; a job that equals the stored one in all that a user
+// writes keeps its version. It returns the stored job.
+func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
+	old := first[*model.Job](t.tx, nil, tableJobs, job.Namespace, job.ID)
+	j := *NextVersion(old, job, t.index)
 	// The job's entry among the allocations gives those something to watch
 	// who wait for its first one.
 	if t.before.job(j.Key()) == nil {
@@ -148,6 +159,9 @@ func (t *Txn) PurgeJob(key model.JobID) error {
 		}
 	}
 	t.rows().dropJob(key)
+	if err := t.purgeScaling(key); err != nil {
+		return err
+	}
 	return t.purgeDeployments(key)
 }
 
