@@ -212,6 +212,16 @@ func TestNamespacesHoldTheirJobsApart(t *testing.T) {
 	if err := in("", aJob("web", 3, "dc1")); err != nil {
 		t.Fatal(err)
 	}
+	// A version of before may use no more than one of now.
+	if err := in("team", aJob("web", 1, "dc1", "dc2")); err != nil {
+		t.Fatal(err)
+	}
+	if err := apply(&model.Namespace{Name: "team", Capabilities: &model.NamespaceCapabilities{DisabledTaskDrivers: []string{"mock"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rpc.Call(t.Context(), s.RPC(), method.JobRevert, rpc.To{}, &method.JobRevertRequest{Namespace: "team", JobID: "web"}); !strings.Contains(fmt.Sprint(err), `use the driver "mock"`) {
+		t.Errorf("back to a driver that is off: %v", err)
+	}
 	wait(t, "placements in both", func() error {
 		n := len(call(t, s.RPC(), method.AllocList, rpc.To{}, &method.ListRequest{Query: method.Query{Namespace: model.AllNamespaces}}).Allocs)
 		if n != 4 {

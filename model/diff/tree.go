@@ -48,16 +48,16 @@ func (t *tree) digest() string {
 		return ""
 	}
 	if t.sum == "" {
-		var b strings.Builder
+		b := []byte{'{'}
 		for _, l := range t.fields {
 			if l.value != "" {
-				fmt.Fprintf(&b, "%q=%q,", l.key, l.value)
+				b = strconv.AppendQuote(append(strconv.AppendQuote(b, l.key), '='), l.value)
 			}
 		}
 		for _, p := range t.parts {
-			fmt.Fprintf(&b, "%q %q{%s}", p.name, p.key, p.tree.digest())
+			b = append(strconv.AppendQuote(append(strconv.AppendQuote(b, p.name), ' '), p.key), p.tree.digest()...)
 		}
-		t.sum = "{" + b.String() + "}"
+		t.sum = string(append(b, '}'))
 	}
 	return t.sum
 }
