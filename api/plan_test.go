@@ -7,13 +7,11 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 )
 
-func of[T any](v T) *T { return &v }
-
-// official is aJob as the official client has it.
+// officialJob is aJob as the official client has it.
 func officialJob(id string, count int) *nomad.Job {
 	j := nomad.NewServiceJob(id, id, "global", 50).AddDatacenter("dc1")
-	task := nomad.NewTask("t", "mock").Require(&nomad.Resources{CPU: of(10), MemoryMB: of(10)})
-	task.LogConfig = &nomad.LogConfig{MaxFiles: of(1), MaxFileSizeMB: of(1)}
+	task := nomad.NewTask("t", "mock").Require(&nomad.Resources{CPU: new(10), MemoryMB: new(10)})
+	task.LogConfig = &nomad.LogConfig{MaxFiles: new(1), MaxFileSizeMB: new(1)}
 	return j.AddTaskGroup(nomad.NewTaskGroup("g", count).AddTask(task))
 }
 
@@ -51,7 +49,7 @@ func TestTheOfficialClientPlansAndCompares(t *testing.T) {
 	}{
 		"without":        {nomad.VersionsOptions{}, nil},
 		"each":           {nomad.VersionsOptions{Diffs: true}, []string{"2 3", "1 2"}},
-		"from a version": {nomad.VersionsOptions{Diffs: true, DiffVersion: of(uint64(1))}, []string{"2 3", "", "2 1"}},
+		"from a version": {nomad.VersionsOptions{Diffs: true, DiffVersion: new(uint64(1))}, []string{"2 3", "", "2 1"}},
 		"from a tag":     {nomad.VersionsOptions{Diffs: true, DiffTag: "first"}, []string{"1 3", "1 2", ""}},
 	} {
 		versions, diffs, _, err := jobs.VersionsOpts("web", &tc.opts, nil)
@@ -77,12 +75,12 @@ func TestTheOfficialClientScales(t *testing.T) {
 	s.addNode()
 	c := s.official()
 	job := officialJob("web", 2)
-	job.Update = &nomad.UpdateStrategy{MaxParallel: of(0)}
-	job.TaskGroups[0].Scaling = &nomad.ScalingPolicy{Max: of(int64(9)), Policy: map[string]any{"check": []any{map[string]any{"load": 1}}}}
+	job.Update = &nomad.UpdateStrategy{MaxParallel: new(0)}
+	job.TaskGroups[0].Scaling = &nomad.ScalingPolicy{Max: new(int64(9)), Policy: map[string]any{"check": []any{map[string]any{"load": 1}}}}
 	if _, _, err := c.Jobs().Register(job, nil); err != nil {
 		t.Fatal(err)
 	}
-	out, info, err := c.Jobs().Scale("web", "g", of(5), "why", false, map[string]any{"a": 1}, nil)
+	out, info, err := c.Jobs().Scale("web", "g", new(5), "why", false, map[string]any{"a": 1}, nil)
 	if err != nil || out.EvalID == "" || info.LastIndex == 0 {
 		t.Fatalf("%+v, %v", out, err)
 	}
@@ -99,7 +97,7 @@ func TestTheOfficialClientScales(t *testing.T) {
 		}
 	})
 	g := status.TaskGroups["g"]
-	if g.Desired != 5 || len(g.Events) != 1 || g.Events[0].PreviousCount != 2 || *g.Events[0].Count != 5 || deref(g.Events[0].EvalID) != out.EvalID || g.Events[0].Meta["a"] != 1.0 {
+	if g.Desired != 5 || len(g.Events) != 1 || g.Events[0].PreviousCount != 2 || *g.Events[0].Count != 5 || g.Events[0].EvalID == nil || *g.Events[0].EvalID != out.EvalID || g.Events[0].Meta["a"] != 1.0 {
 		t.Errorf("%+v", g)
 	}
 	policies, _, err := c.Scaling().ListPolicies(nil)
@@ -121,13 +119,6 @@ func TestTheOfficialClientScales(t *testing.T) {
 	if again, _, err := c.Jobs().Info("web", nil); err != nil || *again.Version != *back.Version {
 		t.Errorf("version %d became %d, %v", *back.Version, *again.Version, err)
 	}
-}
-
-func deref[T any](p *T) (v T) {
-	if p != nil {
-		v = *p
-	}
-	return v
 }
 
 func TestTheOfficialClientKeepsNamespaces(t *testing.T) {
@@ -153,7 +144,7 @@ func TestTheOfficialClientKeepsNamespaces(t *testing.T) {
 		t.Errorf("%d namespaces of te, %v", len(some), err)
 	}
 	job := officialJob("web", 1)
-	job.Namespace = of("team")
+	job.Namespace = new("team")
 	if _, _, err := c.Jobs().Register(job, nil); err != nil {
 		t.Fatal(err)
 	}

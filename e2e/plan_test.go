@@ -15,8 +15,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// code is the exit code of a command.
-func code(t *testing.T, err error) int {
+// exitOf is the exit code of a command.
+func exitOf(t *testing.T, err error) int {
 	t.Helper()
 	var exit *exec.ExitError
 	switch {
@@ -29,8 +29,8 @@ func code(t *testing.T, err error) int {
 	return 0
 }
 
-// planned is a job file of a rolling service with bounds.
-func planned(count int, script string) string {
+// plannedFile is a job file of a rolling service with bounds.
+func plannedFile(count int, script string) string {
 	return fmt.Sprintf(`
 job "web" {
   region    = "eu"
@@ -80,14 +80,14 @@ func TestAJobIsPlannedAndScaledThroughAnotherRegion(t *testing.T) {
 	file := filepath.Join(w.dir, "web.nomad.hcl")
 	write := func(count int, script string) {
 		t.Helper()
-		if err := os.WriteFile(file, []byte(planned(count, script)), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(plannedFile(count, script)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	expect := func(want int, say []string, args ...string) {
 		t.Helper()
 		out, err := w.cli(us, args...)
-		if got := code(t, err); got != want {
+		if got := exitOf(t, err); got != want {
 			t.Fatalf("%s: exit code %d, want %d:\n%s", strings.Join(args, " "), got, want, out)
 		}
 		for _, s := range say {
@@ -127,7 +127,7 @@ func TestAJobIsPlannedAndScaledThroughAnotherRegion(t *testing.T) {
 	}
 
 	// Scaled once the deployment is over, and not before.
-	if _, _, err := client.Jobs().Scale("web", "g", ptr(4), "early", false, nil, to); err == nil || !strings.Contains(err.Error(), "job scaling blocked due to active deployment") {
+	if _, _, err := client.Jobs().Scale("web", "g", new(4), "early", false, nil, to); err == nil || !strings.Contains(err.Error(), "job scaling blocked due to active deployment") {
 		t.Errorf("during a deployment: %v", err)
 	}
 	over := func(version uint64) {
@@ -141,7 +141,7 @@ func TestAJobIsPlannedAndScaledThroughAnotherRegion(t *testing.T) {
 		})
 	}
 	over(1)
-	if _, _, err := client.Jobs().Scale("web", "g", ptr(4), "more", false, map[string]any{"load": 7}, to); err != nil {
+	if _, _, err := client.Jobs().Scale("web", "g", new(4), "more", false, map[string]any{"load": 7}, to); err != nil {
 		t.Fatal(err)
 	}
 	over(2)
@@ -160,5 +160,3 @@ func TestAJobIsPlannedAndScaledThroughAnotherRegion(t *testing.T) {
 	expect(0, nil, "job", "stop", "-region", "eu", "-namespace", "team", "web")
 	expect(0, nil, "namespace", "delete", "-region", "eu", "team")
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -31,8 +31,8 @@ func oneNode(t *testing.T) *testServer {
 	return s
 }
 
-// plan asks what registering a job would do.
-func plan(t *testing.T, s *testServer, job *model.Job) *method.JobPlanResponse {
+// planOf asks what registering a job would do.
+func planOf(t *testing.T, s *testServer, job *model.Job) *method.JobPlanResponse {
 	t.Helper()
 	return call(t, s.RPC(), method.JobPlan, rpc.To{}, &method.JobPlanRequest{Job: job, Diff: true})
 }
@@ -40,7 +40,7 @@ func plan(t *testing.T, s *testServer, job *model.Job) *method.JobPlanResponse {
 func TestAPlanTellsWhatARegisterThenDoes(t *testing.T) {
 	s := oneNode(t)
 	before := s.cell.Snapshot().Index()
-	p := plan(t, s, aJob("web", 12, "dc1"))
+	p := planOf(t, s, aJob("web", 12, "dc1"))
 	want := &model.DesiredUpdates{Place: 12}
 	if got := p.Annotations.DesiredTGUpdates["g"]; *got != *want || p.Diff.Type != diff.Added || p.JobModifyIndex != 0 {
 		t.Errorf("a new job: %+v, %s, index %d", got, p.Diff.Type, p.JobModifyIndex)
@@ -58,7 +58,7 @@ func TestAPlanTellsWhatARegisterThenDoes(t *testing.T) {
 
 	r := register(t, s.RPC(), "", aJob("web", 4, "dc1"))
 	wait(t, "placements", func() error { return placed(s.RPC(), "", "web", 4) })
-	same := plan(t, s, aJob("web", 4, "dc1"))
+	same := planOf(t, s, aJob("web", 4, "dc1"))
 	if same.Diff.Type != diff.None || same.JobModifyIndex != r.JobModifyIndex || *same.Annotations.DesiredTGUpdates["g"] != (model.DesiredUpdates{Ignore: 4}) {
 		t.Errorf("the same again: %s, index %d, %+v", same.Diff.Type, same.JobModifyIndex, same.Annotations.DesiredTGUpdates["g"])
 	}
@@ -73,7 +73,7 @@ func TestAPlanTellsWhatARegisterThenDoes(t *testing.T) {
 	} {
 		job := aJob("web", 4, "dc1")
 		tc.change(job)
-		p := plan(t, s, job)
+		p := planOf(t, s, job)
 		if got := p.Annotations.DesiredTGUpdates["g"]; *got != tc.want {
 			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
 		}
@@ -83,7 +83,7 @@ func TestAPlanTellsWhatARegisterThenDoes(t *testing.T) {
 	}
 	other := aJob("web", 4, "dc1")
 	other.TaskGroups[0].Name = "h"
-	p = plan(t, s, other)
+	p = planOf(t, s, other)
 	if got := p.Annotations.DesiredTGUpdates; got["g"] == nil || got["g"].Stop != 4 || got["h"].Place != 4 {
 		t.Errorf("another group: %+v", got)
 	}
