@@ -9,6 +9,7 @@ import (
 
 	"atoll/jobspec"
 	"atoll/model"
+	"atoll/model/diff"
 	"atoll/model/method"
 	"atoll/rpc"
 )
@@ -31,6 +32,10 @@ type registration struct {
 	EnforceIndex   bool
 	JobModifyIndex uint64
 	EvalPriority   int
+	// PreserveCounts keeps the counts that the job's groups have.
+	PreserveCounts    bool
+	PreserveResources bool
+	PolicyOverride    bool
 }
 
 func registerJob(r *request) (any, error) {
@@ -56,19 +61,18 @@ func register(r *request, in *registration) (any, error) {
 	if in.Job == nil {
 		return nil, model.Invalidf("Job", "Job must be specified: the body has no object Job")
 	}
-	if err := r.oneRegion(); err != nil {
+	if err := noOverride(in.PolicyOverride); err != nil {
 		return nil, err
 	}
-	in.Job.Namespace = cmp.Or(in.Job.Namespace, in.Namespace, r.read.Namespace)
-	// The body says where, else the query, else the job; "global" in a job is
-	// what clients fill in when nobody said.
-	to := r.to
-	to.Region = cmp.Or(in.Region, to.Region)
-	if to.Region == "" && in.Job.Region != model.GlobalRegion {
-		to.Region = in.Job.Region
+	if in.PreserveResources {
+		return nil, model.Errorf(model.KindUnsupported, "this version of Atoll does not have PreserveResources; write the resources into the job")
+	}
+	to, err := r.placed(in.Job, in.Region, in.Namespace)
+	if err != nil {
+		return nil, err
 	}
 	out, err := atDoors(r, in.Job, to, method.JobRegister, &method.JobRegisterRequest{
-		Job: in.Job, EnforceIndex: in.EnforceIndex, JobModifyIndex: in.JobModifyIndex, EvalPriority: in.EvalPriority,
+		Job: in.Job, EnforceIndex: in.EnforceIndex, JobModifyIndex: in.JobModifyIndex, EvalPriority: in.EvalPriority, PreserveCounts: in.PreserveCounts,
 	})
 	if err != nil {
 		return nil, err
@@ -204,10 +208,9 @@ func jobSummary(r *request) (any, error) {
 }
 
 func jobVersions(r *request) (any, error) {
-	if diffs, err := r.flag("diffs"); err != nil {
+	diffs, err := r.flag("diffs")
+	if err != nil {
 		return nil, err
-	} else if diffs {
-		return nil, model.Errorf(model.KindUnsupported, "this version of Atoll makes no diffs of versions; ask without diffs")
 	}
 	out, err := call(r, method.JobVersions, &method.JobRequest{Query: r.read, JobID: r.id}, func(out *method.JobVersionsResponse) *method.Meta { return &out.Meta })
 	if err != nil {
@@ -216,10 +219,14 @@ func jobVersions(r *request) (any, error) {
 	if len(out.Versions) == 0 {
 		return nil, notFound("job", r.id)
 	}
-	return struct {
+	answer := struct {
 		Versions []*model.Job
-		Diffs    []any
-	}{Versions: out.Versions}, nil
+		Diffs    []*diff.Job
+	}{Versions: out.Versions}
+	if diffs {
+		answer.Diffs, err = r.versionDiffs(out.Versions)
+	}
+	return answer, err
 }
 
 func unsupportedPart(r *request) (any, error) {

@@ -15,10 +15,10 @@ func (a *API) table() []route {
 		withID("GET", "/v1/job/", "/versions", jobVersions),
 		withID("GET", "/v1/job/", "/deployments", jobDeployments),
 		withID("GET", "/v1/job/", "/deployment", jobDeployment),
-		withID("PUT", "/v1/job/", "/plan", unsupportedPart),
+		withID("PUT", "/v1/job/", "/plan", planJob),
 		withID("PUT", "/v1/job/", "/evaluate", unsupportedPart),
-		withID("PUT", "/v1/job/", "/scale", unsupportedPart),
-		withID("GET", "/v1/job/", "/scale", unsupportedPart),
+		withID("PUT", "/v1/job/", "/scale", scaleJob),
+		withID("GET", "/v1/job/", "/scale", jobScaleStatus),
 		withID("PUT", "/v1/job/", "/revert", revertJob),
 		withID("PUT", "/v1/job/", "/stable", setJobStable),
 		withID("PUT", "/v1/job/", "/tag", tagJob),
@@ -31,6 +31,15 @@ func (a *API) table() []route {
 		withID("GET", "/v1/job/", "", readJob),
 		withID("PUT", "/v1/job/", "", updateJob),
 		withID("DELETE", "/v1/job/", "", stopJob),
+
+		exact("GET", "/v1/scaling/policies", listScalingPolicies),
+		withID("GET", "/v1/scaling/policy/", "", readScalingPolicy),
+
+		exact("GET", "/v1/namespaces", listNamespaces),
+		exact("PUT", "/v1/namespace", applyNamespace),
+		withID("GET", "/v1/namespace/", "", readNamespace),
+		withID("PUT", "/v1/namespace/", "", applyNamespace),
+		withID("DELETE", "/v1/namespace/", "", deleteNamespace),
 
 		exact("GET", "/v1/allocations", listAllocs),
 		withID("GET", "/v1/allocation/", "/services", unsupportedPart),
@@ -96,8 +105,8 @@ func (a *API) table() []route {
 // not serve.
 var unserved = []string{
 	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/", "/v1/event/stream",
-	"/v1/jobs/statuses", "/v1/namespace", "/v1/namespaces", "/v1/node/pool", "/v1/operator/", "/v1/plugin", "/v1/plugins", "/v1/quota",
-	"/v1/quotas", "/v1/recommendation", "/v1/scaling/", "/v1/search", "/v1/sentinel/", "/v1/service/", "/v1/services", "/v1/system/",
+	"/v1/jobs/statuses", "/v1/node/pool", "/v1/operator/", "/v1/plugin", "/v1/plugins", "/v1/quota",
+	"/v1/quotas", "/v1/recommendation", "/v1/search", "/v1/sentinel/", "/v1/service/", "/v1/services", "/v1/system/",
 	"/v1/validate/job", "/v1/var/", "/v1/vars", "/v1/volume", "/v1/volumes", "/.well-known/", "/ui",
 }
 

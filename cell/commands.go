@@ -41,6 +41,9 @@ const (
 	CmdJobRevert         Command = 31
 	CmdAllocReschedule   Command = 32
 	CmdRecount           Command = 37
+	CmdJobScale          Command = 38
+	CmdNamespaceUpsert   Command = 41
+	CmdNamespaceDelete   Command = 42
 
 	CmdRolloutVote   Command = 44
 	CmdRolloutLearn  Command = 45
@@ -78,6 +81,9 @@ var table = map[Command]command{
 	CmdJobRevert:         typed(applyJobRevert),
 	CmdAllocReschedule:   typed(applyAllocReschedule),
 	CmdRecount:           typed(applyRecount),
+	CmdJobScale:          typed(applyJobScale),
+	CmdNamespaceUpsert:   typed(applyNamespaceUpsert),
+	CmdNamespaceDelete:   typed(applyNamespaceDelete),
 
 	CmdRolloutVote:   typed(applyRolloutVote),
 	CmdRolloutLearn:  typed(applyRolloutLearn),

@@ -14,6 +14,8 @@ type JobRegister struct {
 	// JobModifyIndex, 0 meaning that there is no such job.
 	EnforceIndex   bool
 	JobModifyIndex uint64
+	// PreserveCounts keeps the counts that the job's groups have.
+	PreserveCounts bool
 }
 
 // JobRegistered names the evaluation that acts on a job's change. JobModifyIndex
@@ -50,6 +52,12 @@ func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobR
 		if err := EnforceIndex(old, c.Job.ID, c.JobModifyIndex); err != nil {
 			return nil, err
 		}
+	}
+	if err := inNamespace(snap, c.Job); err != nil {
+		return nil, err
+	}
+	if c.PreserveCounts {
+		c.Job.KeepCounts(old)
 	}
 	job, err := tx.UpsertJob(c.Job)
 	if err != nil {

@@ -72,6 +72,9 @@ func (g *TaskGroup) canonicalize(j *Job) {
 	if g.Disconnect != nil {
 		g.Disconnect.Reconcile = cmp.Or(g.Disconnect.Reconcile, ReconcileBestScore)
 	}
+	if g.Scaling != nil {
+		g.Scaling.canonicalize(g.Count)
+	}
 	for _, t := range g.Tasks {
 		if t != nil {
 			t.canonicalize(g)

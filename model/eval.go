@@ -30,6 +30,7 @@ const (
 	TriggerReconnect     = "reconnect"
 	TriggerNodeDrain     = "node-drain"
 	TriggerAllocStop     = "alloc-stop"
+	TriggerScaling       = "job-scaling"
 )
 
 // Evaluation is a request to make what runs match a job.

@@ -163,7 +163,7 @@ type TaskGroup struct {
 	Volumes        Opaque
 	Disconnect     *DisconnectStrategy
 	Migrate        *MigrateStrategy
-	Scaling        Opaque
+	Scaling        *ScalingPolicy
 	Consul         Opaque
 	MaxRunDuration Opaque
 	// Old forms that Nomad accepts and ignores with a warning.
@@ -409,10 +409,22 @@ type Service struct {
 // UnmarshalJSON sets the group's defaults before decoding.
 func (g *TaskGroup) UnmarshalJSON(b []byte) error {
 	type plain TaskGroup
-	v := plain(TaskGroup{Count: 1})
+	v := plain(TaskGroup{Count: Unset})
 	err := json.Unmarshal(b, &v)
 	*g = TaskGroup(v)
+	g.DefaultCount()
 	return err
+}
+
+// DefaultCount sets a count that was not given: the least that the group may be
+// scaled to, else 1.
+func (g *TaskGroup) DefaultCount() {
+	if g.Count == Unset {
+		g.Count = 1
+		if g.Scaling != nil && g.Scaling.Min != Unset {
+			g.Count = int(g.Scaling.Min)
+		}
+	}
 }
 
 // UnmarshalJSON sets the task's defaults before decoding.

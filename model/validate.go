@@ -201,7 +201,7 @@ func (g *TaskGroup) validate(f *faults, jobType string) (warnings []string) {
 	for _, b := range []struct {
 		name string
 		raw  Opaque
-	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"scaling", g.Scaling}, {"consul", g.Consul}} {
+	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"consul", g.Consul}} {
 		if b.raw != nil {
 			f.without(at+"."+b.name, "the "+b.name+" block")
 		}
@@ -222,6 +222,9 @@ func (g *TaskGroup) validate(f *faults, jobType string) (warnings []string) {
 	checkRestart(f, at+".restart", g.RestartPolicy)
 	checkReschedule(f, at+".reschedule", g.ReschedulePolicy)
 	g.checkStrategies(f, at, jobType)
+	if g.Scaling != nil {
+		g.Scaling.check(f, at+".scaling", g.Count)
+	}
 	if g.EphemeralDisk != nil && g.EphemeralDisk.SizeMB < 0 {
 		f.add(at+".ephemeral_disk.size", "%d MB is negative", g.EphemeralDisk.SizeMB)
 	}

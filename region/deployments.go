@@ -204,9 +204,20 @@ func (s *deployments) health(ctx context.Context, c *rpc.Inbound, req *method.De
 
 func (s *deployments) revert(ctx context.Context, c *rpc.Inbound, req *method.JobRevertRequest) (*method.JobRegisterResponse, error) {
 	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
-	job := s.snapshot().Job(nil, key)
+	snap := s.snapshot()
+	job := snap.Job(nil, key)
 	if job == nil {
 		return nil, model.NotFound("job", req.JobID)
+	}
+	// Its namespace may allow less than when the version was registered.
+	if n := snap.Namespace(nil, key.Namespace); n != nil {
+		for _, v := range snap.JobVersions(nil, key) {
+			if v.Version == req.JobVersion {
+				if err := n.Admits(v); err != nil {
+					return nil, err
+				}
+			}
+		}
 	}
 	now := s.clock.Now().UnixNano()
 	index, value, err := s.once(ctx, c, key.Namespace, req, cell.CmdJobRevert, &cell.JobRevert{

@@ -32,6 +32,7 @@ func (s *jobs) bind(r *rpc.Server) {
 	rpc.Handle(r, method.JobVersions, s.versions)
 	rpc.Handle(r, method.JobAllocations, s.allocations)
 	rpc.Handle(r, method.JobEvaluations, s.evaluations)
+	rpc.Handle(r, method.JobPlan, s.plan)
 }
 
 func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegisterRequest) (*method.JobRegisterResponse, error) {
@@ -39,7 +40,7 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 		return nil, model.Invalidf("Job", "cannot register: the request holds no job")
 	}
 	job := model.Clone(req.Job)
-	warnings, err := s.admit(job)
+	warnings, err := s.admit(s.snapshot(), job)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +62,7 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 	submitted.SubmitTime = now
 	eval := newEval(job.Key(), job.Type, cmp.Or(req.EvalPriority, job.Priority), model.TriggerJobRegister, now)
 	index, value, err := s.once(ctx, c, job.Namespace, &asks, cell.CmdJobRegister, &cell.JobRegister{
-		Job: &submitted, Eval: eval, EnforceIndex: req.EnforceIndex, JobModifyIndex: req.JobModifyIndex,
+		Job: &submitted, Eval: eval, EnforceIndex: req.EnforceIndex, JobModifyIndex: req.JobModifyIndex, PreserveCounts: req.PreserveCounts,
 	})
 	if err != nil {
 		return nil, err
@@ -74,7 +75,7 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 }
 
 // admit makes a submitted job ready to be stored, or refuses it.
-func (s *jobs) admit(job *model.Job) (warnings []string, err error) {
+func (s *jobs) admit(snap *state.Snapshot, job *model.Job) (warnings []string, err error) {
 	job.Canonicalize()
 	switch {
 	case job.Multiregional():
@@ -84,14 +85,18 @@ func (s *jobs) admit(job *model.Job) (warnings []string, err error) {
 	default:
 		job.Region = s.region
 	}
-	if job.Namespace != model.DefaultNamespace {
-		return nil, model.Invalidf("Namespace", "cannot register job %q: namespace %q does not exist; this version has the namespace %q only", job.ID, job.Namespace, model.DefaultNamespace)
+	namespace := snap.Namespace(nil, job.Namespace)
+	if namespace == nil {
+		return nil, model.NoNamespace(job)
 	}
 	// What the server sets is not the submitter's to say.
 	job.Stop, job.Stable, job.Status, job.StatusDescription, job.ParentID = false, false, "", "", ""
 	job.Version, job.CreateIndex, job.ModifyIndex, job.JobModifyIndex, job.SubmitTime = 0, 0, 0, 0, 0
 	job.VersionTag = nil
 	if warnings, err = job.Validate(); err != nil {
+		return nil, err
+	}
+	if err := namespace.Admits(job); err != nil {
 		return nil, err
 	}
 	if err := job.CheckTasks(s.checkTask); err != nil {

@@ -105,19 +105,6 @@ func (s *rollouts) get(ctx context.Context, _ *rpc.Inbound, req *method.JobReque
 	})
 }
 
-// trial is a state in which a job is there that is not.
-type trial struct {
-	worker.View
-	job *model.Job
-}
-
-func (t trial) Job(key model.JobID) *model.Job {
-	if key == t.job.Key() {
-		return t.job
-	}
-	return t.View.Job(key)
-}
-
 // room tries how many more allocations of each group that divides a count would
 // fit beside what runs.
 func (s *rollouts) room(_ context.Context, _ *rpc.Inbound, req *method.RolloutRoomRequest) (*method.RolloutRoomResponse, error) {
@@ -137,7 +124,7 @@ func (s *rollouts) room(_ context.Context, _ *rpc.Inbound, req *method.RolloutRo
 	job.TaskGroups = groups
 	now := s.clock.Now()
 	eval := newEval(job.Key(), job.Type, job.Priority, model.TriggerJobRegister, now.UnixNano())
-	got, err := scheduler.Propose(trial{worker.View{Snapshot: s.snapshot()}, job}, eval, scheduler.Options{Now: now, Rand: worker.NewRand(uint64(now.UnixNano()))})
+	got, err := scheduler.Propose(planned{worker.View{Snapshot: s.snapshot()}, job}, eval, scheduler.Options{Now: now, Rand: worker.NewRand(uint64(now.UnixNano()))})
 	if err != nil {
 		return nil, err
 	}

@@ -54,42 +54,57 @@ func (s *Snapshot) versions(ws Watch, key model.JobID) []*model.Job {
 	return out
 }
 
+// SpecsIndex is the index of the last change of any job, its counts left aside.
+func (s *Snapshot) SpecsIndex() uint64 { return s.tableIndex(tableJobs) }
+
 // JobsIndex is the index of the last change of any job or of its counts.
 func (s *Snapshot) JobsIndex() uint64 { return max(s.tableIndex(tableJobs), s.tableIndex(tableAllocs)) }
+
+// NextVersion is what becomes of a job that is registered at a Raft index, where
+// old, nil for none, is the job so far.
+func NextVersion(old, job *model.Job, index uint64) *model.Job {
+	j := *job
+	j.ModifyIndex, j.JobModifyIndex = index, index
+	j.StampScaling(old, index)
+	if old == nil {
+		j.CreateIndex, j.Version = index, 0
+	} else {
+		j.CreateIndex = old.CreateIndex
+		if model.SameSpec(old, &j) {
+			j.Version, j.Stable, j.VersionTag = old.Version, old.Stable, old.VersionTag
+		} else {
+			j.Version, j.Stable, j.VersionTag = old.Version+1, false, nil
+		}
+	}
+	j.Status = model.JobStatusPending
+	if j.Stop {
+		j.Status = model.JobStatusDead
+	}
+	return &j
+}
 
 // UpsertJob registers a new version of a job, or the job. Its Version and
 // indexes are set here; a job that equals the stored one in all that a user
 // writes keeps its version. It returns the stored job.
 func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
-	return t.upsertJob(job, nil)
+	old := first[*model.Job](t.tx, nil, tableJobs, job.Namespace, job.ID)
+	return t.putVersion(old, *NextVersion(old, job, t.index))
 }
 
 // UpsertShare registers a region's share of a multi-region job as a version of a
 // number that all regions have, or of a higher one when the region has gone
 // beyond it by itself.
 func (t *Txn) UpsertShare(job *model.Job, version uint64) (*model.Job, error) {
-	return t.upsertJob(job, &version)
+	old := first[*model.Job](t.tx, nil, tableJobs, job.Namespace, job.ID)
+	j := *NextVersion(old, job, t.index)
+	if old != nil && j.Version == old.Version {
+		j.Version, j.Stable, j.VersionTag = old.Version+1, false, nil
+	}
+	j.Version = max(j.Version, version)
+	return t.putVersion(old, j)
 }
 
-func (t *Txn) upsertJob(job *model.Job, number *uint64) (*model.Job, error) {
-	j := *job
-	old := first[*model.Job](t.tx, nil, tableJobs, j.Namespace, j.ID)
-	j.ModifyIndex, j.JobModifyIndex = t.index, t.index
-	switch {
-	case old == nil:
-		j.CreateIndex, j.Version = t.index, 0
-	case number == nil && model.SameSpec(old, &j):
-		j.CreateIndex, j.Version, j.Stable, j.VersionTag = old.CreateIndex, old.Version, old.Stable, old.VersionTag
-	default:
-		j.CreateIndex, j.Version, j.Stable, j.VersionTag = old.CreateIndex, old.Version+1, false, nil
-	}
-	if number != nil {
-		j.Version = max(j.Version, *number)
-	}
-	j.Status = model.JobStatusPending
-	if j.Stop {
-		j.Status = model.JobStatusDead
-	}
+func (t *Txn) putVersion(old *model.Job, j model.Job) (*model.Job, error) {
 	// The job's entry among the allocations gives those something to watch
 	// who wait for its first one.
 	if t.before.job(j.Key()) == nil {
@@ -160,6 +175,9 @@ func (t *Txn) PurgeJob(key model.JobID) error {
 		}
 	}
 	t.rows().dropJob(key)
+	if err := t.purgeScaling(key); err != nil {
+		return err
+	}
 	return t.purgeDeployments(key)
 }
 

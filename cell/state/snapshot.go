@@ -34,6 +34,8 @@ const (
 	recAutopilot  byte = 15
 	recDeployment byte = 16
 	recCapacity   byte = 19
+	recNamespace  byte = 25
+	recScaling    byte = 30
 	recRollout    byte = 26
 )
 

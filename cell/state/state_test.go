@@ -110,6 +110,11 @@ func filled(t testing.TB) (s *Store, j *model.Job, nodes []model.UUID) {
 		return tx.addDeployment(&model.Deployment{ID: model.NewUUID(nil).String(), Namespace: "default", JobID: "a", Status: model.DeploymentRunning})
 	})
 	write(t, s, 10, func(tx *Txn) error { return tx.SetAutopilotConfig(model.DefaultAutopilot()) })
+	write(t, s, 10, func(tx *Txn) error {
+		_, err := tx.UpsertNamespace(&model.Namespace{Name: "team"})
+		return err
+	})
+	write(t, s, 10, func(tx *Txn) error { return tx.AddScalingEvent(j.Key(), "web", model.ScalingEvent{Message: "more"}) })
 	write(t, s, 11, func(tx *Txn) error {
 		return tx.PutRollout(&model.Rollout{Namespace: "default", JobID: "a", Open: 1, Won: &model.Proposal{ID: "p", Job: j}, Shares: []model.Share{{Region: "us", Seq: 1}}})
 	})

@@ -49,6 +49,8 @@ const (
 	tableAutopilot   = "autopilot_config"
 	tableCapacity    = "capacity"
 	tableDeployments = "deployments"
+	tableNamespaces  = "namespaces"
+	tableScaling     = "job_scaling"
 	tableRollouts    = "rollouts"
 	// last is the index row of any change.
 	last = ""
@@ -86,6 +88,8 @@ var tables = []table{
 	tableOf[model.Deployment](tableDeployments, recDeployment, fields("ID"),
 		&memdb.IndexSchema{Name: byJob, Indexer: fields("Namespace", "JobID")},
 		&memdb.IndexSchema{Name: byStatus, Indexer: fields("Status")}),
+	tableOf[model.Namespace](tableNamespaces, recNamespace, fields("Name")),
+	tableOf[model.JobScaling](tableScaling, recScaling, fields("Namespace", "JobID")),
 	tableOf[model.Rollout](tableRollouts, recRollout, fields("Namespace", "JobID")),
 	requestsTable(),
 	tableOf[model.AutopilotConfig](tableAutopilot, recAutopilot, singleton{}),

@@ -24,7 +24,7 @@ import (
 func jobRunCommand() *cobra.Command {
 	var m meta
 	var in jobInput
-	var detach, output bool
+	var detach, output, preserve bool
 	var checkIndex string
 	c := &cobra.Command{
 		Use: "run FILE", Short: "Submit a job", Args: cobra.ExactArgs(1),
@@ -48,7 +48,7 @@ func jobRunCommand() *cobra.Command {
 				}
 				return submitEverywhere(c, &m, in.job, opts, detach)
 			}
-			return submit(c, &m, job, checkIndex, detach)
+			return submit(c, &m, job, &api.RegisterOptions{PreserveCounts: preserve}, checkIndex, detach)
 		},
 	}
 	m.flags(c)
@@ -57,30 +57,21 @@ func jobRunCommand() *cobra.Command {
 	f.BoolVar(&detach, "detach", false, "do not follow the evaluation")
 	f.BoolVar(&output, "output", false, "print the job as JSON instead of submitting it")
 	f.StringVar(&checkIndex, "check-index", "", "submit only if the job's modify `INDEX` is this; 0 for a job that is new")
+	f.BoolVar(&preserve, "preserve-counts", false, "keep the counts that the job's groups have")
 	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
 	return c
 }
 
 // submit registers the job and follows what comes of it.
-func submit(c *cobra.Command, m *meta, job *api.Job, checkIndex string, detach bool) error {
+func submit(c *cobra.Command, m *meta, job *api.Job, opts *api.RegisterOptions, checkIndex string, detach bool) error {
 	client, err := m.client()
 	if err != nil {
 		return err
 	}
-	opts := &api.RegisterOptions{}
 	if err := checked(checkIndex, &opts.EnforceIndex, &opts.ModifyIndex); err != nil {
 		return err
 	}
-	// The job file's region and namespace win over flags.
-	write, query := &api.WriteOptions{}, &api.QueryOptions{}
-	if r := deref(job.Region); r != "" && r != model.GlobalRegion {
-		client.SetRegion(r)
-		write.Region, query.Region = r, r
-	}
-	if n := deref(job.Namespace); n != "" {
-		client.SetNamespace(n)
-		write.Namespace, query.Namespace = n, n
-	}
+	write, query := pointAt(client, job)
 	resp, _, err := client.Jobs().RegisterOpts(job, opts, write)
 	if err != nil {
 		return err
@@ -106,6 +97,21 @@ func checked(flag string, enforce *bool, index *uint64) (err error) {
 		}
 	}
 	return nil
+}
+
+// pointAt makes the client ask where a job belongs: the job file's region and
+// namespace win over flags.
+func pointAt(client *api.Client, job *api.Job) (*api.WriteOptions, *api.QueryOptions) {
+	write, query := &api.WriteOptions{}, &api.QueryOptions{}
+	if r := deref(job.Region); r != "" && r != model.GlobalRegion {
+		client.SetRegion(r)
+		write.Region, query.Region = r, r
+	}
+	if n := deref(job.Namespace); n != "" {
+		client.SetNamespace(n)
+		write.Namespace, query.Namespace = n, n
+	}
+	return write, query
 }
 
 // jobInput is how a job is given.

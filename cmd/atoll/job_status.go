@@ -58,7 +58,12 @@ func findJob(client *api.Client, prefix string) (string, error) {
 	for _, j := range jobs {
 		ids = append(ids, j.ID)
 	}
-	return unique("job", prefix, ids)
+	id, err := unique("job", prefix, ids)
+	if err == nil {
+		// All namespaces were asked, maybe; what follows is about this one's.
+		client.SetNamespace(jobs[slices.Index(ids, id)].Namespace)
+	}
+	return id, err
 }
 
 func listJobs(w io.Writer, m *meta, client *api.Client) error {
@@ -73,9 +78,17 @@ func listJobs(w io.Writer, m *meta, client *api.Client) error {
 		fmt.Fprintln(w, "No running jobs")
 		return nil
 	}
-	rows := []string{"ID|Type|Priority|Status|Submit Date"}
+	head, all := "ID", cmp.Or(m.namespace, env("NAMESPACE")) == model.AllNamespaces
+	if all {
+		head += "|Namespace"
+	}
+	rows := []string{head + "|Type|Priority|Status|Submit Date"}
 	for _, j := range jobs {
-		rows = append(rows, fmt.Sprintf("%s|%s|%d|%s|%s", cell(j.ID), j.Type, j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
+		name := cell(j.ID)
+		if all {
+			name += "|" + cell(j.Namespace)
+		}
+		rows = append(rows, fmt.Sprintf("%s|%s|%d|%s|%s", name, j.Type, j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
 	}
 	fmt.Fprintln(w, list(rows))
 	return nil

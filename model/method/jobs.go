@@ -21,6 +21,8 @@ type (
 		EnforceIndex   bool
 		JobModifyIndex uint64
 		EvalPriority   int
+		// PreserveCounts keeps the counts that the job's groups have.
+		PreserveCounts bool
 	}
 	JobRegisterResponse struct {
 		EvalID          string
