@@ -2,6 +2,7 @@ package cell
 
 import (
 	"atoll/cell/state"
+	"atoll/internal/wire"
 	"atoll/model"
 )
 
@@ -85,11 +86,28 @@ func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Rollout
 		if err := await(tx, snap, c); err != nil {
 			return nil, err
 		}
+		if err := remember(tx, snap, c.Won); err != nil {
+			return nil, err
+		}
 	}
 	if changed = r.Hear(c.Version, c.ID, c.Shares, c.Own) || changed; !changed {
 		return &None{}, nil
 	}
 	return &None{}, tx.PutRollout(r)
+}
+
+// remember has the region know the submit of a version that it did not vote for,
+// should it come by this region's door.
+func remember(tx *state.Txn, snap *state.Snapshot, p *model.Proposal) error {
+	req := &state.Request{ID: p.ID, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.ID), p.Time)}
+	if kept, err := snap.Recall(req); kept != nil || err != nil {
+		return nil
+	}
+	answer, err := wire.Encode(&RolloutVoted{p.Version, p.ID})
+	if err != nil {
+		return err
+	}
+	return tx.Remember(req, answer)
 }
 
 // await shows that a deployment waits for the region's turn.
