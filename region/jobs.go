@@ -51,6 +51,9 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 	asks := *req
 	asks.Job = job
 	if job.Multiregional() {
+		if req.PreserveCounts {
+			return nil, model.Errorf(model.KindUnsupported, "PreserveCounts is not supported for multi-region jobs; write the counts into the job, or scale it afterwards")
+		}
 		if req.EnforceIndex {
 			if err := cell.EnforceIndex(s.snapshot().Job(nil, job.Key()), job.ID, req.JobModifyIndex); err != nil {
 				return nil, err

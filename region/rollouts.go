@@ -1,7 +1,6 @@
 package region
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -36,6 +35,7 @@ func (s *rollouts) bind(r *rpc.Server) {
 	rpc.Handle(r, method.RolloutTell, s.told)
 	rpc.Handle(r, method.RolloutVote, s.vote)
 	rpc.Handle(r, method.RolloutRoom, s.room)
+	rpc.Handle(r, method.RolloutPlan, s.plan)
 	rpc.Handle(r, method.RolloutGet, s.get)
 }
 
@@ -312,7 +312,7 @@ func (s *rollouts) divide(ctx context.Context, p *model.Proposal, asked []string
 	if !m.Divides() || p.Job.Stop {
 		return nil
 	}
-	had, room := make([]int, len(m.Regions)), make([]int, len(m.Regions))
+	had, room := make([]int, len(m.Regions)), []int(nil)
 	known := s.snapshot().Rollout(nil, p.Key())
 	for i, region := range p.Regions() {
 		// A region that is out of reach keeps what it was given.
@@ -324,21 +324,31 @@ func (s *rollouts) divide(ctx context.Context, p *model.Proposal, asked []string
 		}
 	}
 	if m.Placement == model.PlacementCapacity {
-		answers, errs := each(p.Regions(), func(region string) (*method.RolloutRoomResponse, error) {
-			return rpc.Call(ctx, s.calls, method.RolloutRoom, rpc.To{Region: region, Timeout: rolloutTime}, &method.RolloutRoomRequest{Job: p.Job, Region: region, Count: m.Count})
-		})
-		for i, a := range answers {
-			if a != nil {
-				room[i] = a.Room
-			} else if model.KindOf(errs[i]) == model.KindInvalid {
-				return errs[i]
-			}
+		if room, err = s.rooms(ctx, p, m.Count); err != nil {
+			return err
 		}
 	}
 	if p.Counts, err = policy.Counts(m, had, room); err != nil {
 		return model.Invalidf("Multiregion.Count", "cannot divide the count of job %q among its regions: %v", p.Job.ID, err)
 	}
 	return nil
+}
+
+// rooms asks each region how many more of a job would fit, up to count; one that
+// is out of reach has no room.
+func (s *rollouts) rooms(ctx context.Context, p *model.Proposal, count int) ([]int, error) {
+	room := make([]int, len(p.Regions()))
+	answers, errs := each(p.Regions(), func(region string) (*method.RolloutRoomResponse, error) {
+		return rpc.Call(ctx, s.calls, method.RolloutRoom, rpc.To{Region: region, Timeout: rolloutTime}, &method.RolloutRoomRequest{Job: p.Job, Region: region, Count: count})
+	})
+	for i, a := range answers {
+		if a != nil {
+			room[i] = a.Room
+		} else if model.KindOf(errs[i]) == model.KindInvalid {
+			return nil, errs[i]
+		}
+	}
+	return room, nil
 }
 
 // poll asks all voters for their votes.
@@ -393,19 +403,4 @@ func each[T any](regions []string, ask func(region string) (*T, error)) ([]*T, [
 	}
 	wg.Wait()
 	return out, errs
-}
-
-// stopGlobal is the submission that stops a multi-region job in all its regions.
-func (s *rollouts) stopGlobal(req *method.JobDeregisterRequest) (*submission, error) {
-	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
-	r := s.snapshot().Rollout(nil, key)
-	if r == nil || r.Won == nil {
-		if s.snapshot().Job(nil, key) == nil {
-			return nil, model.NotFound("job", key.ID)
-		}
-		return nil, model.Invalidf("global", "cannot stop job %q globally: it is not a multi-region job; stop it in its region", key.ID)
-	}
-	job := *r.Won.Job
-	job.Stop = true
-	return &submission{job: &job, purge: req.Purge, priority: req.EvalPriority, asks: req}, nil
 }

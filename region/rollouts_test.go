@@ -236,6 +236,11 @@ func TestOfTwoSubmitsAtOnceOneWinsEverywhere(t *testing.T) {
 	}
 }
 
+func (u *union) scale(door, id string, count int64) error {
+	_, err := rpc.Call(u.t.Context(), u.servers[door].RPC(), method.JobScale, rpc.To{Region: door}, &method.JobScaleRequest{JobID: id, Group: "g", Count: &count})
+	return err
+}
+
 // stop takes a region's server away, start brings it back.
 func (u *union) stop(region string) {
 	u.t.Helper()
@@ -359,6 +364,43 @@ func TestACountIsDividedAmongTheRegions(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.runs("web", "us=v1/10 eu=v1/10 ap=v1/4")
+	// Scaling moves what it must: one, to where there is room.
+	u.become("web", "us=successful eu=successful ap=successful")
+	if err := u.scale("us", "web", 22); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "two are gone", func() error {
+		n := 0
+		for _, region := range u.regions {
+			n += u.servers[region].cell.Snapshot().Job(nil, model.JobID{Namespace: "default", ID: "web"}).TaskGroups[0].Count
+		}
+		if n != 22 {
+			return fmt.Errorf("there are %d", n)
+		}
+		return nil
+	})
+	u.become("web", "us=successful eu=successful ap=successful")
+	plan := func(without string) (*method.RolloutPlanResponse, error) {
+		return rpc.Call(t.Context(), u.servers["us"].RPC(), method.RolloutPlan, rpc.To{}, &method.RolloutPlanRequest{Job: divided(14, model.PlacementCapacity, nil), Diff: true, Without: without})
+	}
+	got, err := plan("")
+	if err != nil || got.Version != 3 || len(got.Regions) != 3 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	planned := 0
+	for _, p := range got.Regions {
+		if p.Plan == nil || p.Plan.Diff == nil || p.Plan.Index == 0 || len(p.Plan.FailedTGAllocs) > 0 {
+			t.Fatalf("%+v", p)
+		}
+		u := p.Plan.Annotations.DesiredTGUpdates["g"]
+		planned += int(u.InPlaceUpdate+u.Ignore+u.Place) - int(u.Stop)
+	}
+	if got, err := plan("eu"); err != nil || len(got.Regions) != 2 {
+		t.Errorf("without eu: %+v, %v", got, err)
+	}
+	if _, err := rpc.Call(t.Context(), u.servers["us"].RPC(), method.RolloutPlan, rpc.To{}, &method.RolloutPlanRequest{Job: divided(22, model.PlacementCapacity, nil), Without: "us"}); model.KindOf(err) != model.KindInvalid || !strings.Contains(err.Error(), "room for 14 of 22") {
+		t.Errorf("without us: %v", err)
+	}
 	if _, err := u.submit("eu", divided(25, model.PlacementCapacity, nil)); model.KindOf(err) != model.KindInvalid || !strings.Contains(err.Error(), "room for 24 of 25") {
 		t.Errorf("more than fits: %v", err)
 	}

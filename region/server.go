@@ -212,7 +212,7 @@ func (s *Server) bind() {
 	multi.bind(s.rpc)
 	(&jobs{reader: read, writer: write, multi: multi, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&deployments{reader: read, writer: write}).bind(s.rpc)
-	(&scaling{reader: read, writer: write}).bind(s.rpc)
+	(&scaling{reader: read, writer: write, multi: multi}).bind(s.rpc)
 	(&namespaces{reader: read, writer: write}).bind(s.rpc)
 	(&allocs{reader: read, writer: write, nodes: s.rpc}).bind(s.rpc)
 	(&evals{reader: read, writer: write}).bind(s.rpc)

@@ -111,6 +111,20 @@ func (c *Client) Register(ctx context.Context, job *model.Job, opts RegisterOpti
 	return out, err
 }
 
+// Plan asks what submitting a multi-region job would do in each of its regions;
+// without, unless "", is one whose loss the others are to make up for.
+func (c *Client) Plan(ctx context.Context, job *model.Job, via, without string, diff bool) ([]method.RegionPlan, error) {
+	query := url.Values{}
+	for name, value := range map[string]string{"region": via, "namespace": job.Namespace, "without": without} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	var out struct{ Regions []method.RegionPlan }
+	_, err := c.send(ctx, http.MethodPut, "/v1/job/"+url.PathEscape(job.ID)+"/plan", query, map[string]any{"Job": job, "Diff": diff}, &out)
+	return out.Regions, err
+}
+
 // Rollout returns how far the regions of a multi-region job are, as the region
 // via knows, unless that is "": then any that does.
 func (c *Client) Rollout(ctx context.Context, namespace, job, via string) (*model.Rollout, error) {
