@@ -90,7 +90,7 @@ func TestErrorsArePlainSentencesWithTheirStatus(t *testing.T) {
 		"health of neither":          {"GET", "/v1/agent/health?type=both", nil, 400, "neither client nor server"},
 		"joining nobody":             {"PUT", "/v1/agent/join", nil, 400, "missing address"},
 
-		"a block of the future": {"PUT", "/v1/jobs", job(object{"Periodic": object{"Enabled": true}}), 501, "periodic"},
+		"a block of the future": {"PUT", "/v1/jobs", job(object{"Multiregion": object{"Regions": []any{}}}), 501, "multiregion"},
 		"a plan":                {"PUT", "/v1/job/web/plan", object{}, 501, "does not have PUT /v1/job/web/plan yet"},
 		"diffs":                 {"GET", "/v1/job/web/versions?diffs=true", nil, 501, "no diffs"},
 		"stopping everywhere":   {"DELETE", "/v1/job/web?global=true", nil, 501, "multi-region"},

@@ -62,7 +62,8 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		agentCommand(), devCommand(), versionCommand(),
 		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand(),
-			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand()),
+			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand(), jobDispatchCommand(),
+			group("periodic", "Launch periodic jobs", jobPeriodicForceCommand())),
 		group("deployment", "Look at deployments, and steer them", deploymentListCommand(), deploymentStatusCommand(), deploymentPromoteCommand(),
 			deploymentFailCommand(), deploymentPauseCommand(), deploymentResumeCommand()),
 		group("node", "Look at nodes, and take them out of use", nodeStatusCommand(), nodeEligibilityCommand(), nodeDrainCommand()),
