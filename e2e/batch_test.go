@@ -153,7 +153,7 @@ func TestChildrenAreDispatchedAndLaunched(t *testing.T) {
 	cli("job", "stop", "tick")
 	children, _, _ = w.client(dev).Jobs().PrefixList("tick/periodic-")
 
-	out = runFile(t, dev, `job "yearly" {
+	runFile(t, dev, `job "yearly" {
   type = "batch"
   periodic { cron = "@yearly" }`+fmt.Sprintf(batchTask, `echo forced`))
 	if out := cli("job", "periodic", "force", "yearly"); !strings.Contains(out, "finished with status \"complete\"") {
