@@ -42,6 +42,8 @@ const (
 	lookAgain = time.Minute
 	// retry is the pause after a launch that failed.
 	retry = time.Second
+	// batch bounds the launches that are written together.
+	batch = 256
 )
 
 // Run launches until ctx ends.
@@ -58,7 +60,7 @@ func Run(ctx context.Context, cfg Config) error {
 			wait = min(wait, next.Sub(now))
 		}
 		if len(due) > 0 {
-			err := cfg.Launch(ctx, due)
+			err := cfg.Launch(ctx, due[:min(len(due), batch)])
 			if err == nil || ctx.Err() != nil {
 				continue
 			}

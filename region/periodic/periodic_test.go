@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,7 +28,7 @@ type world struct {
 	index    uint64
 	launches []string
 	// broken fails every launch.
-	broken bool
+	broken atomic.Bool
 }
 
 func newWorld(t *testing.T) *world {
@@ -56,7 +57,7 @@ func (w *world) register(id, zone string, crons ...string) {
 
 // launch does what the cell's command does.
 func (w *world) launch(_ context.Context, launches []Launch) error {
-	if w.broken {
+	if w.broken.Load() {
 		return errors.New("no leader")
 	}
 	for _, l := range launches {
@@ -166,17 +167,33 @@ func TestJobsComeChangeAndGo(t *testing.T) {
 	})
 }
 
+func TestManyThatComeDueTogetherAreAllLaunched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		begin := time.Now()
+		for i := range batch*2 + 10 {
+			w.register(fmt.Sprint(i), "UTC", "@hourly")
+		}
+		stop := w.lead()
+		defer stop()
+		until(begin.Add(90 * time.Minute))
+		if n := len(w.launches); n != batch*2+10 {
+			t.Errorf("%d were launched, want %d", n, batch*2+10)
+		}
+	})
+}
+
 func TestALaunchThatFailsIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		begin := time.Now()
 		w.register("a", "UTC", "@hourly")
-		w.broken = true
+		w.broken.Store(true)
 		stop := w.lead()
 		defer stop()
 		until(begin.Add(time.Hour + 10*time.Second))
 		w.expect()
-		w.broken = false
+		w.broken.Store(false)
 		until(begin.Add(time.Hour + 12*time.Second))
 		w.expect("a 01-01T01:00:00")
 	})
