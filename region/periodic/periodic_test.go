@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -23,8 +24,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is a store that the loop writes to, as a cell would.
 type world struct {
-	t        *testing.T
-	store    *state.Store
+	t     *testing.T
+	store *state.Store
+	// mu guards what follows: a bubble's clock orders goroutines and does not
+	// synchronize them.
+	mu       sync.Mutex
 	index    uint64
 	launches []string
 	// broken fails every launch.
@@ -41,6 +45,8 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) write(f func(*state.Txn) error) {
 	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.index++
 	if err := w.store.Write(w.index, f); err != nil {
 		w.t.Fatal(err)
@@ -61,7 +67,9 @@ func (w *world) launch(_ context.Context, launches []Launch) error {
 		return errors.New("no leader")
 	}
 	for _, l := range launches {
+		w.mu.Lock()
 		w.launches = append(w.launches, l.Job.ID+" "+l.At.UTC().Format("01-02T15:04:05"))
+		w.mu.Unlock()
 		w.write(func(tx *state.Txn) error { return tx.SetLaunched(l.Job, l.At) })
 	}
 	return nil
@@ -90,10 +98,18 @@ func until(t time.Time) {
 
 func (w *world) expect(want ...string) {
 	w.t.Helper()
-	if !slices.Equal(w.launches, want) {
-		w.t.Errorf("at %s were launched\n %s\nwant\n %s", time.Now().UTC().Format("01-02T15:04:05"), strings.Join(w.launches, "\n "), strings.Join(want, "\n "))
+	if got := w.taken(); !slices.Equal(got, want) {
+		w.t.Errorf("at %s were launched\n %s\nwant\n %s", time.Now().UTC().Format("01-02T15:04:05"), strings.Join(got, "\n "), strings.Join(want, "\n "))
 	}
+}
+
+// taken are the launches since the last look.
+func (w *world) taken() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	got := w.launches
 	w.launches = nil
+	return got
 }
 
 // The clock of a bubble begins with the year 2000, when Berlin's went forward on
@@ -132,8 +148,11 @@ func TestWhatWasMissedIsLaunchedOnce(t *testing.T) {
 		synctest.Wait()
 		// One for all five hours, now; the one that was missed alone, for its
 		// own time.
-		slices.Sort(w.launches)
-		w.expect("daily 01-01T02:30:00", "hourly 01-01T05:10:07")
+		got := w.taken()
+		slices.Sort(got)
+		if want := []string{"daily 01-01T02:30:00", "hourly 01-01T05:10:07"}; !slices.Equal(got, want) {
+			t.Errorf("launched %v, want %v", got, want)
+		}
 		until(begin.Add(7 * time.Hour))
 		w.expect("hourly 01-01T06:00:00", "hourly 01-01T07:00:00")
 		stop()
@@ -177,7 +196,7 @@ func TestManyThatComeDueTogetherAreAllLaunched(t *testing.T) {
 		stop := w.lead()
 		defer stop()
 		until(begin.Add(90 * time.Minute))
-		if n := len(w.launches); n != batch*2+10 {
+		if n := len(w.taken()); n != batch*2+10 {
 			t.Errorf("%d were launched, want %d", n, batch*2+10)
 		}
 	})
