@@ -2,7 +2,7 @@ package jobspec
 
 import "atoll/model"
 
-// The blocks of jobs that run as their children only.
+// The blocks of jobs that run as their children only, and of what they are given.
 
 func (d *decoder) periodic(to **model.PeriodicConfig) func(*block) {
 	return func(b *block) {
@@ -26,6 +26,14 @@ func (d *decoder) parameterized(to **model.ParameterizedJobConfig) func(*block) 
 			"meta_required": func(v *value) { v.strings(&p.MetaRequired) },
 			"meta_optional": func(v *value) { v.strings(&p.MetaOptional) },
 		}, nil)
+		*to = p
+	}
+}
+
+func (d *decoder) dispatchPayload(to **model.DispatchPayloadConfig) func(*block) {
+	return func(b *block) {
+		p := &model.DispatchPayloadConfig{}
+		d.read(b, attrs{"file": func(v *value) { v.string(&p.File) }}, nil)
 		*to = p
 	}
 }
