@@ -104,7 +104,6 @@ func TestErrorsArePlainSentencesWithTheirStatus(t *testing.T) {
 		"another namespace's path":   {"PUT", "/v1/namespace/a", object{"Name": "b"}, 400, "the path says"},
 		"the default namespace":      {"DELETE", "/v1/namespace/default", nil, 400, "it is always there"},
 
-		"a block of the future": {"PUT", "/v1/jobs", job(object{"Periodic": object{"Enabled": true}}), 501, "periodic"},
 		"an override in a plan": {"PUT", "/v1/job/web/plan", object{"Job": aJob("web"), "PolicyOverride": true}, 501, "PolicyOverride is not supported"},
 		"an override":           {"PUT", "/v1/jobs", object{"Job": aJob("web"), "PolicyOverride": true}, 501, "PolicyOverride is not supported"},
 		"resources kept":        {"PUT", "/v1/jobs", object{"Job": aJob("web"), "PreserveResources": true}, 501, "PreserveResources"},

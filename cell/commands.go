@@ -28,6 +28,8 @@ const (
 	CmdNodePurge       Command = 14
 	CmdAllocTransition Command = 15
 	CmdNodeEvaluate    Command = 16
+	CmdPeriodicLaunch  Command = 18
+	CmdJobDispatch     Command = 19
 	CmdEvalDelete      Command = 22
 	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
@@ -68,6 +70,8 @@ var table = map[Command]command{
 	CmdNodePurge:       typed(applyNodePurge),
 	CmdAllocTransition: typed(applyAllocTransition),
 	CmdNodeEvaluate:    typed(applyNodeEvaluate),
+	CmdPeriodicLaunch:  typed(applyPeriodicLaunch),
+	CmdJobDispatch:     typed(applyJobDispatch),
 	CmdEvalDelete:      typed(applyEvalDelete),
 	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),

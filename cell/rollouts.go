@@ -147,6 +147,10 @@ func applyRolloutShare(tx *state.Txn, snap *state.Snapshot, index uint64, c *Rol
 	case model.ShareRunning:
 		job := r.Won.Job.InRegion(share.Region, r.Won.Count(share.Region))
 		job.SubmitTime = r.Won.Time
+		if why := unfit(snap, job); why != nil {
+			share.State, share.Why = model.ShareFailed, why.Error()
+			break
+		}
 		if job, err = tx.UpsertShare(job, c.Version); err == nil {
 			share.JobVersion = job.Version
 			out, err = registered(tx, index, job, c.Eval)
@@ -173,6 +177,18 @@ func applyRolloutShare(tx *state.Txn, snap *state.Snapshot, index uint64, c *Rol
 	share.EvalID = out.EvalID
 	r.Set(share)
 	return out, tx.PutRollout(r)
+}
+
+// unfit is why a region cannot take its share of a job, which its door could not
+// know.
+func unfit(snap *state.Snapshot, job *model.Job) error {
+	if err := inNamespace(snap, job); err != nil {
+		return err
+	}
+	if old := snap.Job(nil, job.Key()); old != nil {
+		return old.Transition(job)
+	}
+	return nil
 }
 
 func applyRolloutForget(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutForget) (*None, error) {

@@ -26,6 +26,8 @@ type jobs struct {
 func (s *jobs) bind(r *rpc.Server) {
 	rpc.Handle(r, method.JobRegister, s.register)
 	rpc.Handle(r, method.JobDeregister, s.deregister)
+	rpc.Handle(r, method.JobDispatch, s.dispatch)
+	rpc.Handle(r, method.JobPeriodicForce, s.force)
 	rpc.Handle(r, method.JobGet, s.get)
 	rpc.Handle(r, method.JobList, s.list)
 	rpc.Handle(r, method.JobSummary, s.summary)
@@ -72,9 +74,17 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 	}
 	done := value.(*cell.JobRegistered)
 	return &method.JobRegisterResponse{
-		EvalID: done.EvalID, EvalCreateIndex: index, Index: index,
+		EvalID: done.EvalID, EvalCreateIndex: evalIndex(done.EvalID, index), Index: index,
 		JobModifyIndex: done.JobModifyIndex, Warnings: strings.Join(warnings, "\n"),
 	}, nil
+}
+
+// evalIndex is that of an evaluation that was made at index, or was not made.
+func evalIndex(evalID string, index uint64) uint64 {
+	if evalID == "" {
+		return 0
+	}
+	return index
 }
 
 // admit makes a submitted job ready to be stored, or refuses it.
@@ -95,7 +105,7 @@ func (s *jobs) admit(snap *state.Snapshot, job *model.Job) (warnings []string, e
 	// What the server sets is not the submitter's to say.
 	job.Stop, job.Stable, job.Status, job.StatusDescription, job.ParentID = false, false, "", "", ""
 	job.Version, job.CreateIndex, job.ModifyIndex, job.JobModifyIndex, job.SubmitTime = 0, 0, 0, 0, 0
-	job.VersionTag = nil
+	job.VersionTag, job.Dispatched, job.DispatchIdempotencyToken, job.Payload = nil, false, "", nil
 	if warnings, err = job.Validate(); err != nil {
 		return nil, err
 	}

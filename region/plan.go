@@ -68,6 +68,11 @@ func (s *jobs) plan(ctx context.Context, _ *rpc.Inbound, req *method.JobPlanRequ
 		if old != nil {
 			out.JobModifyIndex = old.JobModifyIndex
 		}
+		if job.IsPeriodicActive() {
+			if schedule, err := job.Periodic.Schedule(); err == nil {
+				out.NextPeriodicLaunch = schedule.Next(now)
+			}
+		}
 		if req.Diff {
 			out.Diff = diff.Jobs(old, job, true)
 			diff.Annotate(out.Diff, p.Desired, func(group, task string) bool { return scheduler.SameTask(old, job, group, task) })

@@ -155,10 +155,11 @@ func (s *rollouts) submit(ctx context.Context, c *rpc.Inbound, sub *submission) 
 	p := &model.Proposal{
 		ID: c.Envelope.RequestID, Job: sub.job, Purge: sub.purge, Door: s.region, Time: s.clock.Now().UnixNano(), EvalPriority: sub.priority,
 	}
-	var err error
-	if p.Hash, err = hash(c.Envelope.Method, sub.asks); err != nil {
+	asked, err := request(c.Envelope.Method, p.ID, key.Namespace, sub.asks)
+	if err != nil {
 		return nil, err
 	}
+	p.Hash = asked.Hash
 	if !slices.Contains(p.Regions(), s.region) && (known == nil || known.Won == nil || !slices.Contains(known.Won.Regions(), s.region)) {
 		return nil, model.Invalidf("Region", "cannot submit job %q here: region %q is not one of its regions; submit it to %s", key.ID, s.region, strings.Join(p.Regions(), ", "))
 	}

@@ -33,6 +33,7 @@ const (
 	recRequest    byte = 14
 	recAutopilot  byte = 15
 	recDeployment byte = 16
+	recParent     byte = 17
 	recCapacity   byte = 19
 	recNamespace  byte = 25
 	recScaling    byte = 30

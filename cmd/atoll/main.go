@@ -62,7 +62,9 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		agentCommand(), devCommand(), versionCommand(),
 		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand(),
-			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand(), jobPlanCommand(), jobScaleCommand()),
+			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand(), jobPlanCommand(), jobScaleCommand(),
+			jobDispatchCommand(),
+			group("periodic", "Launch periodic jobs", jobPeriodicForceCommand())),
 		group("deployment", "Look at deployments, and steer them", deploymentListCommand(), deploymentStatusCommand(), deploymentPromoteCommand(),
 			deploymentFailCommand(), deploymentPauseCommand(), deploymentResumeCommand(), deploymentUnblockCommand()),
 		group("namespace", "Make, look at and delete namespaces", namespaceApplyCommand(), namespaceDeleteCommand(), namespaceInspectCommand(),
