@@ -75,6 +75,8 @@ func (a *API) table() []route {
 		exact("GET", "/v1/operator/autopilot/configuration", autopilotConfiguration),
 		exact("PUT", "/v1/operator/autopilot/configuration", setAutopilotConfiguration),
 		exact("GET", "/v1/operator/autopilot/health", autopilotHealth),
+		exact("GET", "/v1/operator/scheduler/configuration", schedulerConfiguration),
+		exact("PUT", "/v1/operator/scheduler/configuration", setSchedulerConfiguration),
 		exact("GET", "/v1/operator/snapshot", saveSnapshot),
 		exact("PUT", "/v1/operator/snapshot", restoreSnapshot),
 
