@@ -205,7 +205,7 @@ type allocTxn struct {
 	freed []model.UUID
 	// ownsFree says that free is the transaction's to change.
 	ownsFree bool
-	// touched are the places of rows that are new or changed, each once.
+	// touched are the places of rows that were changed, each once.
 	touched []uint32
 	// uncounted are the jobs whose restored rows are still to be counted.
 	uncounted map[model.JobID]bool
@@ -257,7 +257,6 @@ func (t *allocTxn) insert(row model.AllocRow, nodeName string) bool {
 	}
 	place := t.add(row)
 	t.byID.ReplaceOrInsert(idPlace{row.ID, place})
-	t.touched = append(t.touched, place)
 
 	j := t.ownJob(row.Shared.Job.Key())
 	j.places = append(j.places, place)
