@@ -21,7 +21,8 @@ func list[Q, R, Row any](r *request, m method.Method[Q, R], req *Q, parts func(*
 		if err != nil {
 			return nil, err
 		}
-		_, rows := parts(out)
+		meta, rows := parts(out)
+		r.response.shared = meta.Encoding
 		return orEmpty(rows), nil
 	}
 	if r.read.MinIndex > 0 {

@@ -42,6 +42,7 @@ const (
 	CmdJobVersionTag     Command = 30
 	CmdJobRevert         Command = 31
 	CmdAllocReschedule   Command = 32
+	CmdSchedulerConfig   Command = 33
 	CmdRecount           Command = 37
 	CmdJobScale          Command = 38
 	CmdNamespaceUpsert   Command = 41
@@ -84,6 +85,7 @@ var table = map[Command]command{
 	CmdJobVersionTag:     typed(applyJobVersionTag),
 	CmdJobRevert:         typed(applyJobRevert),
 	CmdAllocReschedule:   typed(applyAllocReschedule),
+	CmdSchedulerConfig:   typed(applySchedulerConfig),
 	CmdRecount:           typed(applyRecount),
 	CmdJobScale:          typed(applyJobScale),
 	CmdNamespaceUpsert:   typed(applyNamespaceUpsert),

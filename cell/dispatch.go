@@ -29,6 +29,9 @@ func applyJobDispatch(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobD
 			return out, wire.Decode(kept.Answer, out)
 		}
 	}
+	if err := admitsJobs(snap); err != nil {
+		return nil, err
+	}
 	parent := snap.Job(nil, c.Key)
 	if parent == nil {
 		return nil, model.NotFound("job", c.Key.ID)

@@ -44,6 +44,9 @@ func applyRecount(tx *state.Txn, _ *state.Snapshot, _ uint64, _ *Recount) (*Reco
 }
 
 func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobRegister) (*JobRegistered, error) {
+	if err := admitsJobs(snap); err != nil {
+		return nil, err
+	}
 	old := snap.Job(nil, c.Job.Key())
 	if snap.Rollout(nil, c.Job.Key()).Live() {
 		return nil, model.Errorf(model.KindConflict, "job %q runs in several regions together; submit it with its multiregion block, or stop it with -global first", c.Job.ID)

@@ -58,6 +58,9 @@ type RolloutForget struct {
 }
 
 func applyRolloutVote(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutVote) (*RolloutVoted, error) {
+	if err := admitsJobs(snap); err != nil && !c.Proposal.Job.Stop {
+		return nil, err
+	}
 	p := c.Proposal
 	r := rolloutOf(snap, p.Key())
 	if job := snap.Job(nil, p.Key()); job != nil && job.Version >= p.Version && r.Voted(p.Version) != p.ID {
@@ -182,6 +185,9 @@ func applyRolloutShare(tx *state.Txn, snap *state.Snapshot, index uint64, c *Rol
 // unfit is why a region cannot take its share of a job, which its door could not
 // know.
 func unfit(snap *state.Snapshot, job *model.Job) error {
+	if err := admitsJobs(snap); err != nil {
+		return err
+	}
 	if err := inNamespace(snap, job); err != nil {
 		return err
 	}

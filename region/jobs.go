@@ -166,27 +166,28 @@ func (s *jobs) get(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) 
 	})
 }
 
-func (s *jobs) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.JobListResponse, error) {
+func (s *jobs) list(ctx context.Context, c *rpc.Inbound, req *method.ListRequest) (*method.JobListResponse, error) {
 	out := &method.JobListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+	var err error
+	out.Jobs, err = list(ctx, s.reader, c.Envelope.Method, &req.Query, req.Full, &out.Meta, func(ws state.Watch, snap *state.Snapshot) view[*model.Job, *model.JobStub] {
 		namespace := cmp.Or(req.Namespace, model.DefaultNamespace)
-		var err error
-		out.Jobs, out.NextToken, err = lister[*model.Job, *model.JobStub]{
+		snap.WatchSummaries(ws, snap.Jobs(nil, namespace, req.Prefix))
+		return view[*model.Job, *model.JobStub]{snap.Jobs(ws, namespace, req.Prefix), lister[*model.Job, *model.JobStub]{
 			// A space sorts before whatever a namespace may hold.
 			key: func(j *model.Job) string { return j.Namespace + " " + j.ID },
 			keep: func(j *model.Job) bool {
 				return inNamespace(&req.Query, j.Namespace) && strings.HasPrefix(j.ID, req.Prefix)
 			},
 			stub: func(j *model.Job) *model.JobStub {
-				stub := j.Stub(snap.Summary(ws, j))
+				stub := j.Stub(snap.Summary(nil, j))
 				if req.Full {
 					stub.Meta = j.Meta
 				}
 				return stub
 			},
-		}.page(&req.Query, snap.Jobs(ws, namespace, req.Prefix))
-		return snap.JobsIndex(), err
+		}, snap.JobsIndex()}
 	})
+	return out, err
 }
 
 func (s *jobs) summary(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.JobSummaryResponse, error) {

@@ -180,9 +180,8 @@ func (t *Txn) PurgeJob(key model.JobID) error {
 		}
 	}
 	if old := snap.Job(nil, key); old != nil {
-		t.dirty[tableJobs] = true
-		if err := t.tx.Delete(tableJobs, old); err != nil {
-			return fmt.Errorf("cannot purge job %q: %w", key.ID, err)
+		if err := t.delete(tableJobs, old); err != nil {
+			return err
 		}
 		if err := t.countChild(old, nil); err != nil {
 			return err
@@ -254,6 +253,28 @@ func (s *Snapshot) JobSummary(ws Watch, key model.JobID) *model.JobSummary {
 		return nil
 	}
 	return s.Summary(ws, j)
+}
+
+// watchedOne is how many rows are watched one by one: a watch of more than 32
+// channels costs goroutines.
+const watchedOne = 24
+
+// WatchSummaries adds to ws the counts of jobs' allocations: each job's, or when
+// those are many the whole table's.
+func (s *Snapshot) WatchSummaries(ws Watch, jobs iter.Seq[*model.Job]) {
+	if ws == nil {
+		return
+	}
+	few := make(Watch)
+	for j := range jobs {
+		if s.jobAllocs(few, j.Key()); len(few) > watchedOne {
+			s.watchAllocs(ws)
+			return
+		}
+	}
+	for c := range few {
+		ws.Add(c)
+	}
 }
 
 // Summary counts the allocations of j.

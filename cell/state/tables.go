@@ -53,6 +53,7 @@ const (
 	tableScaling     = "job_scaling"
 	tableRollouts    = "rollouts"
 	tableParents     = "parents"
+	tableScheduler   = "scheduler_config"
 	// last is the index row of any change.
 	last = ""
 
@@ -101,6 +102,7 @@ var tables = []table{
 	tableOf[Parent](tableParents, recParent, fields("Namespace", "ID")),
 	requestsTable(),
 	tableOf[model.AutopilotConfig](tableAutopilot, recAutopilot, singleton{}),
+	tableOf[model.SchedulerConfig](tableScheduler, recScheduler, singleton{}),
 }
 
 // indexed are the names of index rows that a change may write, in this order,
