@@ -103,13 +103,18 @@ func ParseTopics(topics []string) (map[string][]string, error) {
 	return out, nil
 }
 
+// Keys are the keys wanted of a topic, none when it is not wanted.
+func (f *EventFilter) Keys(topic string) []string {
+	if keys, ok := f.Topics[topic]; ok {
+		return keys
+	}
+	return f.Topics[TopicAll]
+}
+
 // Wants reports whether an event about an object is wanted. An object of no
 // namespace has the namespace "".
 func (f *EventFilter) Wants(topic, namespace, key string, others ...string) bool {
-	keys, ok := f.Topics[topic]
-	if !ok {
-		keys = f.Topics[TopicAll]
-	}
+	keys := f.Keys(topic)
 	if want := cmp.Or(f.Namespace, DefaultNamespace); namespace != "" && want != AllNamespaces && want != namespace {
 		return false
 	}
