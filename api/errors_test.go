@@ -99,7 +99,7 @@ func TestErrorsArePlainSentencesWithTheirStatus(t *testing.T) {
 		"tokens":                {"GET", "/v1/acl/tokens", nil, 501, "/v1/acl/tokens"},
 		"variables":             {"GET", "/v1/vars", nil, 501, "/v1/vars"},
 		"a variable":            {"GET", "/v1/var/a/b", nil, 501, "/v1/var/a/b"},
-		"events":                {"GET", "/v1/event/stream", nil, 501, "/v1/event/stream"},
+		"events of services":    {"GET", "/v1/event/stream?topic=Service", nil, 501, "Service"},
 		"namespaces":            {"GET", "/v1/namespaces", nil, 501, "/v1/namespaces"},
 		"services":              {"GET", "/v1/services", nil, 501, "/v1/services"},
 		"search":                {"PUT", "/v1/search", object{}, 501, "/v1/search"},

@@ -75,8 +75,12 @@ func (a *API) table() []route {
 		exact("GET", "/v1/operator/autopilot/configuration", autopilotConfiguration),
 		exact("PUT", "/v1/operator/autopilot/configuration", setAutopilotConfiguration),
 		exact("GET", "/v1/operator/autopilot/health", autopilotHealth),
+		exact("GET", "/v1/operator/scheduler/configuration", schedulerConfiguration),
+		exact("PUT", "/v1/operator/scheduler/configuration", setSchedulerConfiguration),
 		exact("GET", "/v1/operator/snapshot", saveSnapshot),
 		exact("PUT", "/v1/operator/snapshot", restoreSnapshot),
+
+		exact("GET", "/v1/event/stream", streamEvents),
 
 		exact("PUT", "/v1/system/gc", collectGarbage),
 		exact("PUT", "/v1/system/reconcile/summaries", reconcileSummaries),
@@ -94,7 +98,7 @@ func (a *API) table() []route {
 // unserved are the beginnings of the paths that Nomad has and this version does
 // not serve.
 var unserved = []string{
-	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/", "/v1/event/stream",
+	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/",
 	"/v1/jobs/statuses", "/v1/namespace", "/v1/namespaces", "/v1/node/pool", "/v1/operator/", "/v1/plugin", "/v1/plugins", "/v1/quota",
 	"/v1/quotas", "/v1/recommendation", "/v1/scaling/", "/v1/search", "/v1/sentinel/", "/v1/service/", "/v1/services", "/v1/system/",
 	"/v1/validate/job", "/v1/var/", "/v1/vars", "/v1/volume", "/v1/volumes", "/.well-known/", "/ui",

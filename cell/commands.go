@@ -40,6 +40,7 @@ const (
 	CmdJobVersionTag     Command = 30
 	CmdJobRevert         Command = 31
 	CmdAllocReschedule   Command = 32
+	CmdSchedulerConfig   Command = 33
 	CmdRecount           Command = 37
 )
 
@@ -72,6 +73,7 @@ var table = map[Command]command{
 	CmdJobVersionTag:     typed(applyJobVersionTag),
 	CmdJobRevert:         typed(applyJobRevert),
 	CmdAllocReschedule:   typed(applyAllocReschedule),
+	CmdSchedulerConfig:   typed(applySchedulerConfig),
 	CmdRecount:           typed(applyRecount),
 }
 

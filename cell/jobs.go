@@ -42,6 +42,9 @@ func applyRecount(tx *state.Txn, _ *state.Snapshot, _ uint64, _ *Recount) (*Reco
 }
 
 func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobRegister) (*JobRegistered, error) {
+	if err := admitsJobs(snap); err != nil {
+		return nil, err
+	}
 	old := snap.Job(nil, c.Job.Key())
 	if c.EnforceIndex {
 		if err := enforceIndex(old, c); err != nil {

@@ -211,6 +211,8 @@ func (s *Server) bind() {
 	(&deployments{reader: read, writer: write}).bind(s.rpc)
 	(&allocs{reader: read, writer: write, nodes: s.rpc}).bind(s.rpc)
 	(&evals{reader: read, writer: write}).bind(s.rpc)
+	(&events{snapshot: s.cell.Snapshot}).bind(s.rpc)
+	(&schedulers{reader: read, writer: write}).bind(s.rpc)
 	(&system{writer: write, collector: s.lead.collector.Load}).bind(s.rpc)
 	(&nodes{reader: read, writer: write, sessions: s.sessions, beat: s.lead.beat, contacts: s.contacts, directory: s.addresses}).bind(s.rpc)
 	(&status{

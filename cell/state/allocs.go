@@ -205,6 +205,8 @@ type allocTxn struct {
 	freed []model.UUID
 	// ownsFree says that free is the transaction's to change.
 	ownsFree bool
+	// touched are the places of rows that are new or changed, each once.
+	touched []uint32
 	// uncounted are the jobs whose restored rows are still to be counted.
 	uncounted map[model.JobID]bool
 }
@@ -255,6 +257,7 @@ func (t *allocTxn) insert(row model.AllocRow, nodeName string) bool {
 	}
 	place := t.add(row)
 	t.byID.ReplaceOrInsert(idPlace{row.ID, place})
+	t.touched = append(t.touched, place)
 
 	j := t.ownJob(row.Shared.Job.Key())
 	j.places = append(j.places, place)
@@ -288,6 +291,9 @@ func (t *allocTxn) update(id model.UUID, server bool, f func(*model.AllocRow)) b
 	held := !row.Terminal()
 	j.count(row, -1)
 	before := *row
+	if before.ModifyIndex != t.index {
+		t.touched = append(t.touched, p.place)
+	}
 	f(row)
 	row.ModifyIndex = t.index
 	if server {

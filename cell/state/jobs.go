@@ -142,9 +142,8 @@ func (t *Txn) PurgeJob(key model.JobID) error {
 		}
 	}
 	if old := snap.Job(nil, key); old != nil {
-		t.dirty[tableJobs] = true
-		if err := t.tx.Delete(tableJobs, old); err != nil {
-			return fmt.Errorf("cannot purge job %q: %w", key.ID, err)
+		if err := t.delete(tableJobs, old); err != nil {
+			return err
 		}
 	}
 	t.rows().dropJob(key)

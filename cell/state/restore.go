@@ -28,6 +28,7 @@ func (s *Store) Restore(r io.Reader) error {
 	}
 	tx.Commit()
 	before.wakeAll()
+	s.log.restart(s.Snapshot().Index())
 	return nil
 }
 

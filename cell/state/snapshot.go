@@ -33,6 +33,7 @@ const (
 	recRequest    byte = 14
 	recAutopilot  byte = 15
 	recDeployment byte = 16
+	recScheduler  byte = 18
 	recCapacity   byte = 19
 )
 

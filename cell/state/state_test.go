@@ -110,6 +110,9 @@ func filled(t testing.TB) (s *Store, j *model.Job, nodes []model.UUID) {
 		return tx.addDeployment(&model.Deployment{ID: model.NewUUID(nil).String(), Namespace: "default", JobID: "a", Status: model.DeploymentRunning})
 	})
 	write(t, s, 10, func(tx *Txn) error { return tx.SetAutopilotConfig(model.DefaultAutopilot()) })
+	write(t, s, 10, func(tx *Txn) error {
+		return tx.SetSchedulerConfig(model.SchedulerConfig{SchedulerAlgorithm: model.AlgorithmSpread, PauseEvalBroker: true})
+	})
 	return s, j, nodes
 }
 
@@ -134,7 +137,7 @@ func dump(t testing.TB, s *Snapshot, nodes []model.UUID) string {
 	}
 	rows, jobModified := s.AllocsOfJob(nil, model.JobID{Namespace: "default", ID: "a"})
 	b, err := wire.Encode([]any{
-		s.Index(), s.Cell(nil), s.AutopilotConfig(nil), slices.Collect(s.Jobs(nil, "*", "")), s.JobVersions(nil, model.JobID{Namespace: "default", ID: "a"}),
+		s.Index(), s.Cell(nil), s.AutopilotConfig(nil), s.SchedulerConfig(nil), slices.Collect(s.Jobs(nil, "*", "")), s.JobVersions(nil, model.JobID{Namespace: "default", ID: "a"}),
 		slices.Collect(s.Nodes(nil, "")), slices.Collect(s.Evals(nil, "")), allocs, loads, ids(rows), jobModified,
 		s.JobSummary(nil, model.JobID{Namespace: "default", ID: "a"}),
 		s.JobsIndex(), s.NodesIndex(), s.EvalsIndex(), s.AllocsIndex(), s.Capacities(nil),

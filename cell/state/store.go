@@ -15,6 +15,8 @@ type Store struct {
 	Build string
 	// retired is closed by Retire.
 	retired chan struct{}
+	// log is what events are made of.
+	log changeLog
 }
 
 // New returns an empty store.
@@ -51,6 +53,10 @@ type Txn struct {
 	index  uint64
 	before *allocTable
 	dirty  map[string]bool
+	// rowsChanged, cause and size are for events.
+	rowsChanged []any
+	cause       string
+	size        int
 }
 
 // Write runs f as one transaction at a Raft index. An error of f leaves the
@@ -68,11 +74,11 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 		return err
 	}
 	var woken []*lazyChan
+	table := before
 	if t.allocs != nil {
 		if err := t.freed(t.allocs.freed); err != nil {
 			return err
 		}
-		var table *allocTable
 		table, woken = t.allocs.publish()
 		if err := tx.Insert(tableAllocs, &allocRoot{table: table}); err != nil {
 			return err
@@ -90,6 +96,9 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 	tx.Commit()
 	for _, w := range woken {
 		w.replaced()
+	}
+	if c := t.changes(table); c != nil {
+		s.log.add(c)
 	}
 	return nil
 }
@@ -120,6 +129,7 @@ func (t *Txn) insert(table string, row any) error {
 	if err := t.tx.Insert(table, row); err != nil {
 		return fmt.Errorf("cannot write table %s: %w", table, err)
 	}
+	t.noteRow(table, row)
 	return nil
 }
 

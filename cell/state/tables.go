@@ -49,6 +49,7 @@ const (
 	tableAutopilot   = "autopilot_config"
 	tableCapacity    = "capacity"
 	tableDeployments = "deployments"
+	tableScheduler   = "scheduler_config"
 	// last is the index row of any change.
 	last = ""
 
@@ -87,6 +88,7 @@ var tables = []table{
 		&memdb.IndexSchema{Name: byStatus, Indexer: fields("Status")}),
 	requestsTable(),
 	tableOf[model.AutopilotConfig](tableAutopilot, recAutopilot, singleton{}),
+	tableOf[model.SchedulerConfig](tableScheduler, recScheduler, singleton{}),
 }
 
 // indexed are the names of index rows that a change may write, in this order,

@@ -73,7 +73,8 @@ func newRoot() *cobra.Command {
 		group("operator", "Tend a region's servers",
 			group("raft", "Look at and change the members of a region's cell", raftListPeersCommand(), raftRemovePeerCommand(), raftTransferCommand()),
 			group("snapshot", "Save, look at and restore the state of a region", snapshotSaveCommand(), snapshotInspectCommand(), snapshotRestoreCommand()),
-			group("autopilot", "How a cell's leader tends its servers", autopilotGetCommand(), autopilotSetCommand(), autopilotHealthCommand())),
+			group("autopilot", "How a cell's leader tends its servers", autopilotGetCommand(), autopilotSetCommand(), autopilotHealthCommand()),
+			group("scheduler", "How a region's work is placed, and whether any is", schedulerGetCommand(), schedulerSetCommand())),
 	)
 	root.AddCommand(group("system", "Tend a region's state", systemGCCommand(),
 		group("reconcile", "Set right what a region's state sums up", systemReconcileCommand())))
