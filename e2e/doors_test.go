@@ -66,7 +66,7 @@ func TestAClientWhoseServersAreGoneReachesOtherRegions(t *testing.T) {
 			})
 			timed(t, "all regions", func() error {
 				status, header, body, err := edge.get("/v1/jobs?region=*")
-				if h := header.Get("X-Atoll-Regions"); err != nil || status != http.StatusOK || !strings.Contains(h, "eu=live") || !strings.Contains(h, "us=unreachable;age=") || !strings.Contains(body, `"before"`) {
+				if h := header.Get("X-Atoll-Regions"); err != nil || status != http.StatusOK || !strings.Contains(h, "eu=live") || !strings.Contains(h, "us=stale;age=") || !strings.Contains(body, `"before"`) {
 					return fmt.Errorf("status %d, regions %q, %s, %v", status, h, body, err)
 				}
 				return nil

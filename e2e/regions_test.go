@@ -207,7 +207,7 @@ func TestARegionThatIsCutOff(t *testing.T) {
 		begun := time.Now()
 		status, header, body, err := agents[name].get("/v1/jobs?region=*")
 		took := time.Since(begun)
-		if h := header.Get("X-Atoll-Regions"); err != nil || status != http.StatusOK || !strings.Contains(h, "eu=unreachable;age=") || strings.Count(h, "=live") != 2 {
+		if h := header.Get("X-Atoll-Regions"); err != nil || status != http.StatusOK || !strings.Contains(h, "eu=stale;age=") || strings.Count(h, "=live") != 2 || !strings.Contains(body, `"before"`) {
 			t.Errorf("%s: status %d, regions %q, %s, %v", name, status, h, body, err)
 		}
 		if took > 2200*time.Millisecond {
