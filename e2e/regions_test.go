@@ -189,6 +189,13 @@ func TestARegionThatIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitAllocs(t, us, "eu", "before", "running", 1)
+	eventually(t, 20*time.Second, "us has the job in its summary of eu", func() error {
+		_, _, body, err := us.get("/v1/federation/job/before")
+		if err == nil && !strings.Contains(body, `"before"`) {
+			err = fmt.Errorf("%s", body)
+		}
+		return err
+	})
 	w.cut("eu")
 
 	for _, name := range []string{"us", "us-client"} {

@@ -73,6 +73,14 @@ func TestWhatIsKnownOfARegionThatIsCutOff(t *testing.T) {
 			t.Errorf("the nodes at %s: %d of %s, %v", name, len(out.Nodes), worths(out.Regions), err)
 		}
 	}
+	eventually(t, 30*time.Second, "us knows how far each region is from each other", func() error {
+		out, err := w.cli(agents["us"], "region", "status")
+		_, matrix, _ := strings.Cut(out, "Round Trips")
+		if err != nil || strings.Count(matrix, "s  ")+strings.Count(matrix, "s\n") < 6 {
+			return fmt.Errorf("%s, %v", out, err)
+		}
+		return nil
+	})
 	w.cut("eu")
 	for _, name := range []string{"us", "us-client", "ap"} {
 		own := strings.TrimSuffix(name, "-client")
@@ -103,10 +111,10 @@ func TestWhatIsKnownOfARegionThatIsCutOff(t *testing.T) {
 		}
 		return fmt.Errorf("%s, %v", out, err)
 	})
-	if out, err := w.cli(agents["us"], "region", "status", "eu"); err != nil || !strings.Contains(out, "2 running") || !strings.Contains(out, "Round Trips") {
+	if out, err := w.cli(agents["us"], "region", "status", "eu"); err != nil || !strings.Contains(out, "2 running") || !strings.Contains(out, "Round Trips") || !strings.Contains(out, "is unreachable") {
 		t.Errorf("region status: %s, %v", out, err)
 	}
-	if out, err := w.cli(agents["us-client"], "job", "status", "-region", "*", "web"); err != nil || strings.Count(out, "running") != 3 || !strings.Contains(out, "stale") {
+	if out, err := w.cli(agents["us-client"], "job", "status", "-region", "*", "web"); err != nil || strings.Count(out, "  g  ") != 3 || !strings.Contains(out, "stale") {
 		t.Errorf("the shares of web: %s, %v", out, err)
 	}
 	if out, err := w.cli(agents["ap"], "status", "-region", "*"); err != nil || strings.Count(out, "only-") != 3 || !strings.Contains(out, "stale") {

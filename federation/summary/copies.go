@@ -66,7 +66,8 @@ const (
 	// long, and one on which nothing comes ends by itself.
 	pullTime = time.Minute
 	// reportPulls is how many questions go between two for the region's word
-	// about itself: round trips change always, and matter little.
+	// about itself, once as many have gone with: round trips change always, and
+	// matter little, but a region that is new knows none yet.
 	reportPulls = 10
 )
 
@@ -170,7 +171,7 @@ func (c *Copies) follow(ctx context.Context, region string, f *followed) {
 			return
 		case <-timer.C:
 		}
-		changed, err := c.pull(ctx, region, f, asked%reportPulls == 0)
+		changed, err := c.pull(ctx, region, f, asked < reportPulls || asked%reportPulls == 0)
 		switch {
 		case err != nil:
 			if failed == 0 && ctx.Err() == nil {
