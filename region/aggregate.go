@@ -47,7 +47,7 @@ const freshTime = federation.AskTime - 200*time.Millisecond
 // allRows serves a page of the rows of many regions.
 func allRows[R summary.Row](s *aggregates, t table[R]) func(context.Context, *rpc.Inbound, *method.FederationRequest) (*method.FederationPage[R], error) {
 	return func(ctx context.Context, _ *rpc.Inbound, req *method.FederationRequest) (*method.FederationPage[R], error) {
-		sel, limit, err := t.selection(&req.SummaryRequest)
+		sel, limit, err := t.selection(ctx, &req.SummaryRequest)
 		if err != nil {
 			return nil, err
 		}
@@ -57,13 +57,13 @@ func allRows[R summary.Row](s *aggregates, t table[R]) func(context.Context, *rp
 		}
 		live := ask(ctx, s, req, regions, t.ask, &req.SummaryRequest, func(r *method.SummaryPage[R]) *method.Meta { return &r.Meta })
 		out := &method.FederationPage[R]{Regions: make([]model.RegionAnswer, len(regions))}
-		parts := make([]summary.Part[R], len(regions))
+		var parts []summary.Part[R]
 		for i, st := range regions {
 			p, asked := live[st.Name]
 			switch {
 			case asked && p.Reply != nil:
 				out.Regions[i] = p.RegionAnswer
-				parts[i] = summary.Part[R]{Region: st.Name, Rows: p.Reply.Rows}
+				parts = append(parts, summary.Part[R]{Region: st.Name, Rows: summary.Rows(p.Reply.Rows)})
 				for _, row := range p.Reply.Rows {
 					// It came from that region, or is a row of our own copy, which
 					// says so.
@@ -79,14 +79,11 @@ func allRows[R summary.Row](s *aggregates, t table[R]) func(context.Context, *rp
 			c, answer := s.copyOf(st, p.Err)
 			out.Regions[i] = answer
 			if c != nil {
-				parts[i].Region = st.Name
-				if parts[i].Rows, err = t.of(c).Select(st.Name, sel); err != nil {
-					return nil, err
-				}
+				parts = append(parts, summary.Part[R]{Region: st.Name, Rows: t.of(c).Select(st.Name, sel)})
 			}
 		}
-		out.Rows, out.NextToken = summary.Merge(parts, limit)
-		return out, nil
+		out.Rows, out.NextToken, err = summary.Merge(parts, limit)
+		return out, err
 	}
 }
 

@@ -154,14 +154,13 @@ var (
 // ordinary lists these are new, and nobody expects them to be whole.
 const defaultPage = 1000
 
-// selection reads what a request asks for. A page of one region's has a row more
-// than the answer will have, so that it is known whether there are more.
-func (t table[R]) selection(req *method.SummaryRequest) (*summary.Selection[R], int, error) {
+// selection reads what a request asks for, and how many rows at the most.
+func (t table[R]) selection(ctx context.Context, req *method.SummaryRequest) (*summary.Selection[R], int, error) {
 	if req.PerPage < 0 || req.PerPage > maxPage {
 		return nil, 0, model.Invalidf("per_page", "cannot list: per_page %d is not from 0 to %d", req.PerPage, maxPage)
 	}
 	limit := cmp.Or(req.PerPage, defaultPage)
-	sel := &summary.Selection[R]{Prefix: req.Prefix, ID: req.ID, Limit: limit + 1}
+	sel := &summary.Selection[R]{Prefix: req.Prefix, ID: req.ID}
 	if t.namespaced {
 		sel.Namespace = cmp.Or(req.Namespace, model.DefaultNamespace)
 	}
@@ -177,7 +176,13 @@ func (t table[R]) selection(req *method.SummaryRequest) (*summary.Selection[R], 
 		if err != nil {
 			return nil, 0, model.Invalidf("filter", "cannot list: filter %q: %v", req.Filter, err)
 		}
+		// A filter that few rows pass is asked for all of them, two microseconds
+		// or more for each: nobody waits for that for longer than the call.
+		seen := 0
 		sel.Keep = func(row R) (bool, error) {
+			if seen++; seen%256 == 0 && ctx.Err() != nil {
+				return false, ctx.Err()
+			}
 			ok, err := filter.Evaluate(row)
 			if err != nil {
 				return false, model.Invalidf("filter", "cannot list: filter %q: %v", req.Filter, err)
@@ -190,8 +195,8 @@ func (t table[R]) selection(req *method.SummaryRequest) (*summary.Selection[R], 
 
 // ownRows serves a page of this region's own rows.
 func ownRows[R summary.Row](s *summaries, t table[R]) func(context.Context, *rpc.Inbound, *method.SummaryRequest) (*method.SummaryPage[R], error) {
-	return func(_ context.Context, _ *rpc.Inbound, req *method.SummaryRequest) (*method.SummaryPage[R], error) {
-		sel, _, err := t.selection(req)
+	return func(ctx context.Context, _ *rpc.Inbound, req *method.SummaryRequest) (*method.SummaryPage[R], error) {
+		sel, limit, err := t.selection(ctx, req)
 		if err != nil {
 			return nil, err
 		}
@@ -200,7 +205,8 @@ func ownRows[R summary.Row](s *summaries, t table[R]) func(context.Context, *rpc
 			return nil, err
 		}
 		out := &method.SummaryPage[R]{}
-		if out.Rows, err = t.of(c).Select(s.region, sel); err != nil {
+		// One more than the answer will have tells whether there are more.
+		if out.Rows, err = summary.Take(t.of(c).Select(s.region, sel), limit+1); err != nil {
 			return nil, err
 		}
 		return out, s.describe(&out.Meta, c.Index)

@@ -175,7 +175,7 @@ func (w *world) same(region string) {
 	if c == nil {
 		w.t.Fatalf("there is no copy of %s", region)
 	}
-	rows, err := c.Jobs.Select(region, &Selection[*model.JobRow]{Namespace: "*"})
+	rows, err := Take(c.Jobs.Select(region, &Selection[*model.JobRow]{Namespace: "*"}), 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package summary
 import (
 	"encoding/base64"
 	"encoding/json"
+	"iter"
+	"slices"
 
 	"atoll/model"
 )
@@ -34,46 +36,87 @@ func (p Position) String() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// Part is one region's rows for a page: as many as the page may have, or all
-// that it has left.
+// Part is one region's rows for a page, in order.
 type Part[R Row] struct {
 	Region string
-	Rows   []R
+	Rows   iter.Seq2[R, error]
 }
 
-// Merge makes one page of what regions have: at most limit rows (0 does not
-// bound them) in the order of namespace, id and region. The token is of the next
-// page, "" when the parts have no more.
-func Merge[R Row](parts []Part[R], limit int) (page []R, token string) {
-	total := 0
-	for _, p := range parts {
-		total += len(p.Rows)
-	}
-	size := total
-	if limit > 0 {
-		size = min(limit, total)
-	}
-	page = make([]R, 0, size)
-	at := make([]int, len(parts))
-	var last Position
-	for len(page) < size {
-		best := -1
-		var place Position
-		for i, p := range parts {
-			if at[i] == len(p.Rows) {
-				continue
-			}
-			here := Position{p.Rows[at[i]].Key(), p.Region}
-			if best < 0 || after(place, here) {
-				best, place = i, here
+// Rows are a part of rows that are there.
+func Rows[R Row](rows []R) iter.Seq2[R, error] {
+	return func(yield func(R, error) bool) {
+		for _, row := range rows {
+			if !yield(row, nil) {
+				return
 			}
 		}
-		page = append(page, parts[best].Rows[at[best]])
-		at[best]++
-		last = place
 	}
-	if size < total {
-		token = last.String()
+}
+
+// Take collects at most limit rows.
+func Take[R Row](rows iter.Seq2[R, error], limit int) (out []R, err error) {
+	for row, err := range rows {
+		if err != nil {
+			return nil, err
+		}
+		if out = append(out, row); len(out) == limit {
+			break
+		}
 	}
-	return page, token
+	return out, nil
+}
+
+// head is the row that a part has next.
+type head[R Row] struct {
+	place Position
+	row   R
+	next  func() (R, error, bool)
+}
+
+// advance finds the part's next row; it reports whether there is one.
+func (h *head[R]) advance() (bool, error) {
+	row, err, more := h.next()
+	if err != nil || !more {
+		return false, err
+	}
+	h.row, h.place.RowKey = row, row.Key()
+	return true, nil
+}
+
+// Merge makes one page of what regions have: at most limit rows in the order of
+// namespace, id and region. It takes no more of a part than it needs. The token is
+// of the next page, "" when the parts have no more.
+func Merge[R Row](parts []Part[R], limit int) (page []R, token string, err error) {
+	var heads []*head[R]
+	for _, p := range parts {
+		next, stop := iter.Pull2(p.Rows)
+		defer stop()
+		h := &head[R]{place: Position{Region: p.Region}, next: next}
+		if more, err := h.advance(); err != nil {
+			return nil, "", err
+		} else if more {
+			heads = append(heads, h)
+		}
+	}
+	var last Position
+	for len(heads) > 0 {
+		first := slices.MinFunc(heads, func(a, b *head[R]) int {
+			if after(a.place, b.place) {
+				return 1
+			}
+			return -1
+		})
+		if len(page) == limit {
+			return page, last.String(), nil
+		}
+		page, last = append(page, first.row), first.place
+		more, err := first.advance()
+		if err != nil {
+			return nil, "", err
+		}
+		if !more {
+			heads = slices.DeleteFunc(heads, func(h *head[R]) bool { return h == first })
+		}
+	}
+	return page, "", nil
 }

@@ -1,6 +1,8 @@
 package summary
 
 import (
+	"cmp"
+	"iter"
 	"maps"
 	"strings"
 
@@ -97,8 +99,6 @@ type Selection[R Row] struct {
 	Keep func(R) (bool, error)
 	// After is the last row that was had already, in any region.
 	After *Position
-	// Limit bounds the rows; 0 does not.
-	Limit int
 }
 
 // Position is a row's place in an answer over many regions: they are in the
@@ -108,43 +108,40 @@ type Position struct {
 	Region string
 }
 
-// Select returns the rows of a region that are wanted, in order. Its cost grows
-// with those returned, and with those that Keep refuses.
-func (t *Table[R]) Select(region string, sel *Selection[R]) (out []R, err error) {
+// Select yields the rows of a region that are wanted, in order, or an error of
+// Keep, with which it ends. Its cost grows with the rows taken, and with those
+// between them that Keep refuses.
+func (t *Table[R]) Select(region string, sel *Selection[R]) iter.Seq2[R, error] {
 	all := sel.Namespace == model.AllNamespaces
-	start := model.RowKey{ID: sel.Prefix + sel.ID}
-	if all {
-		start = model.RowKey{}
-	} else {
-		start.Namespace = sel.Namespace
+	start := model.RowKey{}
+	if !all {
+		start = model.RowKey{Namespace: sel.Namespace, ID: cmp.Or(sel.ID, sel.Prefix)}
 	}
 	if sel.After != nil && less(start, sel.After.RowKey) {
 		start = sel.After.RowKey
 	}
-	t.rows.AscendGreaterOrEqual(entry[R]{key: start}, func(e entry[R]) bool {
-		if !all && (e.key.Namespace != sel.Namespace || !strings.HasPrefix(e.key.ID, sel.Prefix) || sel.ID != "" && e.key.ID != sel.ID) {
-			return false
-		}
-		if all && (!strings.HasPrefix(e.key.ID, sel.Prefix) || sel.ID != "" && e.key.ID != sel.ID) {
-			return true
-		}
-		if sel.After != nil && !after(Position{e.key, region}, *sel.After) {
-			return true
-		}
-		if sel.Keep != nil {
-			keep, bad := sel.Keep(e.row)
-			if bad != nil {
-				err = bad
-				return false
-			}
-			if !keep {
+	wanted := func(id string) bool { return strings.HasPrefix(id, sel.Prefix) && (sel.ID == "" || id == sel.ID) }
+	return func(yield func(R, error) bool) {
+		t.rows.AscendGreaterOrEqual(entry[R]{key: start}, func(e entry[R]) bool {
+			switch {
+			case !wanted(e.key.ID) || e.key.Namespace != sel.Namespace && !all:
+				return all
+			case sel.After != nil && !after(Position{e.key, region}, *sel.After):
 				return true
 			}
-		}
-		out = append(out, e.row)
-		return sel.Limit == 0 || len(out) < sel.Limit
-	})
-	return out, err
+			if sel.Keep != nil {
+				keep, err := sel.Keep(e.row)
+				if err != nil {
+					yield(e.row, err)
+					return false
+				}
+				if !keep {
+					return true
+				}
+			}
+			return yield(e.row, nil)
+		})
+	}
 }
 
 func after(a, b Position) bool {
