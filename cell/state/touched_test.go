@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 	"testing"
@@ -65,6 +66,16 @@ func TestTouchesThatAreForgottenAreSaidToBe(t *testing.T) {
 		if ok && since == 10 && len(touched.Jobs) != touchesKept {
 			t.Errorf("%d touched since 10", len(touched.Jobs))
 		}
+	}
+	var snapshot bytes.Buffer
+	if err := s.Snapshot().Persist(&snapshot); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Restore(&snapshot); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, ok := s.Snapshot().Touched(11); ok {
+		t.Error("what was touched before a snapshot is said to be known")
 	}
 	// Another state begins anew.
 	s.touched.restart(50)

@@ -359,6 +359,20 @@ func TestARegionCannotMakeUsKeepWithoutEnd(t *testing.T) {
 		if c.Size > limit || c.Jobs.Len() < 100 || c.Jobs.Len()+c.Dropped != 1000 {
 			t.Errorf("%d bytes of %d, %d rows, %d dropped", c.Size, limit, c.Jobs.Len(), c.Dropped)
 		}
+		// What is kept follows, if it does not grow.
+		held, err := Take(c.Jobs.Select("eu", &Selection[*model.JobRow]{Namespace: "*"}), 2)
+		if err != nil || len(held) != 2 {
+			t.Fatal(held, err)
+		}
+		eu.put("dead", held[0].ID)
+		eu.put("running for a very long time, "+strings.Repeat("x", 500), held[1].ID)
+		settle()
+		now := w.copies.Of("eu")
+		row, there := now.Jobs.Get(held[0].Key())
+		_, grown := now.Jobs.Get(held[1].Key())
+		if !there || row.Status != "dead" || grown || now.Size > limit || now.Size < limit-1000 {
+			t.Errorf("%+v is there: %v; one that has no room: %v; %d bytes", row, there, grown, now.Size)
+		}
 		// Once it has become small enough, all of it is had.
 		eu.put("", gone...)
 		time.Sleep(5 * time.Second)

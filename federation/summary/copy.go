@@ -89,9 +89,9 @@ func change[R Row](c *Copy, t *Table[R], rows []R, gone []model.RowKey, limit in
 	}
 	for _, row := range rows {
 		row.OfRegion(c.Region)
+		// Without room for the new one, an older one would be taken for what is.
+		c.Size -= int64(t.drop(row.Key()))
 		if c.Size+int64(row.Size()) > limit {
-			// An older one would be taken for what is.
-			c.Size -= int64(t.drop(row.Key()))
 			c.Dropped++
 			continue
 		}
