@@ -71,6 +71,7 @@ func (a *API) table() []route {
 		withID("GET", "/v1/federation/job/", "", federationJob),
 		exact("GET", "/v1/federation/nodes", federationNodes),
 		exact("GET", "/v1/federation/deployments", federationDeployments),
+		exact("GET", allEventsPath, streamAllEvents),
 		withID("PUT", "/v1/federation/region/", "/accept", acceptRegion),
 
 		exact("GET", "/v1/operator/raft/configuration", raftConfiguration),
