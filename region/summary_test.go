@@ -322,3 +322,36 @@ func TestARestoredStateIsToldWhole(t *testing.T) {
 		t.Errorf("it was told whole %d times, want 2", n)
 	}
 }
+
+func TestAFollowerTellsOfItsRegionWhatItsLeaderSays(t *testing.T) {
+	c := newCluster(t, "us")
+	c.trio()
+	c.writes("web")
+	leader := c.leader()
+	for name, s := range c.servers {
+		out := call(t, s.RPC(), method.FederationJobs, rpc.To{}, &method.FederationRequest{})
+		if worths(out.Regions) != "us=live" || !slices.Equal(shownJobs(out.Rows), []string{"web@us"}) {
+			t.Errorf("at %s: %s, %v", name, worths(out.Regions), shownJobs(out.Rows))
+		}
+		if o := call(t, s.RPC(), method.FederationRegions, rpc.To{}, &method.FederationRequest{}).Regions[0]; len(o.Servers) != 3 || o.Leader != leader.cfg.AdvertiseRPC {
+			t.Errorf("at %s: %+v", name, o)
+		}
+	}
+	// Without a leader, what is here has to do, and says how old it is.
+	for name := range c.servers {
+		if name != leader.cfg.Name {
+			c.kill(name)
+		}
+	}
+	wait(t, "the last one to lead no more", func() error {
+		if leader.cell.Leads() {
+			return errors.New("it does")
+		}
+		return nil
+	})
+	begun := time.Now()
+	out := call(t, leader.RPC(), method.FederationJobs, rpc.To{}, &method.FederationRequest{})
+	if a := out.Regions[0]; a.Freshness != model.Stale || a.Age <= 0 || !slices.Equal(shownJobs(out.Rows), []string{"web@us"}) || time.Since(begun) > time.Second {
+		t.Errorf("after %s: %+v, %v", time.Since(begun), a, shownJobs(out.Rows))
+	}
+}

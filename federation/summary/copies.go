@@ -59,9 +59,12 @@ type Traffic struct {
 
 // Times of pulling.
 const (
-	// idlePull is between two questions, busyPull after one that told of changes.
+	// idlePull is between two questions, busyPull after one that told of changes;
+	// each row makes that longer by rowPause, up to longPull.
 	idlePull = time.Second
 	busyPull = 500 * time.Millisecond
+	rowPause = 500 * time.Microsecond
+	longPull = 5 * time.Second
 	// pullTime bounds a question: a copy of everything over a slow link takes
 	// long, and one on which nothing comes ends by itself.
 	pullTime = time.Minute
@@ -171,7 +174,7 @@ func (c *Copies) follow(ctx context.Context, region string, f *followed) {
 			return
 		case <-timer.C:
 		}
-		changed, err := c.pull(ctx, region, f, asked < reportPulls || asked%reportPulls == 0)
+		rows, err := c.pull(ctx, region, f, asked < reportPulls || asked%reportPulls == 0)
 		switch {
 		case err != nil:
 			if failed == 0 && ctx.Err() == nil {
@@ -180,18 +183,26 @@ func (c *Copies) follow(ctx context.Context, region string, f *followed) {
 			timer.Reset(again.Wait(failed))
 			failed++
 			continue
-		case changed:
-			timer.Reset(busyPull)
-		default:
-			timer.Reset(idlePull)
 		}
+		timer.Reset(pause(rows))
 		asked++
 		failed = 0
 	}
 }
 
-// pull asks once, and reports whether anything changed.
-func (c *Copies) pull(ctx context.Context, region string, f *followed, report bool) (changed bool, err error) {
+// pause is the wait after an answer that told of so many changes. Where most of
+// what there is changes all the time, telling it twice a second to everybody would
+// cost the region more than it is worth.
+func pause(changes int) time.Duration {
+	if changes == 0 {
+		return idlePull
+	}
+	return min(busyPull+time.Duration(changes)*rowPause, longPull)
+}
+
+// pull asks once, and returns how many rows changed since the last time, 0 when
+// everything was told.
+func (c *Copies) pull(ctx context.Context, region string, f *followed, report bool) (changed int, err error) {
 	c.mu.Lock()
 	have := f.copy
 	c.mu.Unlock()
@@ -203,15 +214,15 @@ func (c *Copies) pull(ctx context.Context, region string, f *followed, report bo
 	asked := c.cfg.Clock.Now()
 	stream, err := rpc.Open(ctx, c.cfg.Caller, method.SummaryPull, rpc.To{Region: region, Timeout: pullTime}, req)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer stream.Close()
 	d, bytes, err := receive(stream.Recv, c.cfg.Limit)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	if !d.Full && (have == nil || req.State == "" || d.State != have.State) {
-		return false, fmt.Errorf("cannot use what region %q answers: it told of changes to what was not there", region)
+		return 0, fmt.Errorf("cannot use what region %q answers: it told of changes to what was not there", region)
 	}
 	next := have.next(region, d, asked, c.cfg.Limit)
 	if next.Dropped > 0 && (have == nil || have.Dropped == 0) {
@@ -235,7 +246,10 @@ func (c *Copies) pull(ctx context.Context, region string, f *followed, report bo
 			m.IncrCounterWithLabels([]string{"summary", "full_copies"}, 1, labels)
 		}
 	}
-	return rows > 0, nil
+	if d.Full {
+		return 0, nil
+	}
+	return rows, nil
 }
 
 // Own is the copy of our own region, which is read, not pulled.

@@ -384,6 +384,14 @@ func TestARegionCannotMakeUsKeepWithoutEnd(t *testing.T) {
 	})
 }
 
+func TestWhoChangesAllTheTimeIsAskedLessOften(t *testing.T) {
+	for changes, want := range map[int]time.Duration{0: time.Second, 1: 500500 * time.Microsecond, 1000: time.Second, 9000: 5 * time.Second, 1_000_000: 5 * time.Second} {
+		if got := pause(changes); got != want {
+			t.Errorf("after %d changes it waits %s, want %s", changes, got, want)
+		}
+	}
+}
+
 func TestNonsenseChangesNoCopy(t *testing.T) {
 	pack := func(rows *method.SummaryRows) []byte {
 		b, err := pack(rows)
