@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,8 +49,8 @@ const doorTime = federation.AskTime / 3
 
 // anyDoor asks a server of our own region, and on a node that cannot reach one, or
 // only so slowly that nothing can be asked of it in time, those of the others: each
-// can answer for all.
-func anyDoor[R any](ctx context.Context, r *request, m method.Method[method.FederationRequest, R], req *method.FederationRequest) (*R, error) {
+// can answer for all. shut says that those of our own are known not to answer.
+func anyDoor[R any](ctx context.Context, r *request, m method.Method[method.FederationRequest, R], req *method.FederationRequest, shut bool) (*R, error) {
 	node := r.api.cfg.Node
 	if node == nil || r.api.cfg.Server != nil {
 		return rpc.Call(ctx, r.api.cfg.Caller, m, rpc.To{Timeout: federation.AskTime}, req)
@@ -61,7 +62,7 @@ func anyDoor[R any](ctx context.Context, r *request, m method.Method[method.Fede
 		to.Timeout = doorTime
 	}
 	var last error
-	if !node.Lost() {
+	if !shut && !node.Lost() {
 		out, err := rpc.Call(ctx, r.api.cfg.Caller, m, to, req)
 		if err == nil || !elsewhere(err) {
 			return out, err
@@ -101,7 +102,7 @@ func federated[Row any](r *request, m method.Method[method.FederationRequest, me
 		return nil, err
 	}
 	req.ID = id
-	out, err := anyDoor(r.Context(), r, m, req)
+	out, err := anyDoor(r.Context(), r, m, req, false)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func federationRegions(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := anyDoor(r.Context(), r, method.FederationRegions, req)
+	out, err := anyDoor(r.Context(), r, method.FederationRegions, req, false)
 	if err != nil {
 		return nil, err
 	}
@@ -149,8 +150,8 @@ func federationRegions(r *request) (any, error) {
 	return map[string]any{"Regions": orEmpty(out.Regions)}, nil
 }
 
-// fallbackTime is what is left for it when a question to all regions has had its
-// time.
+// fallbackTime is what is left for it when a question to all regions has had all
+// of its time.
 const fallbackTime = 150 * time.Millisecond
 
 // fallback is where an ordinary list of all regions finds the rows of those that
@@ -164,12 +165,11 @@ type fallback[Row, Stub any] struct {
 // is worth, by region. Where a summary does not have what the question is about,
 // it has nothing.
 func (f *fallback[Row, Stub]) summarized(ctx context.Context, r *request, regions []string) (rows []*Stub, answers map[string]model.RegionAnswer) {
-	ctx, cancel := context.WithTimeout(ctx, fallbackTime)
-	defer cancel()
+	shut := slices.Contains(regions, r.api.cfg.Region)
 	query := method.Query{Namespace: r.read.Namespace, Prefix: r.read.Prefix, Filter: r.read.Filter, PerPage: 10_000}
 	for {
 		req := &method.FederationRequest{SummaryRequest: method.SummaryRequest{Query: query}, Regions: regions}
-		page, err := anyDoor(ctx, r, f.ask, req)
+		page, err := anyDoor(ctx, r, f.ask, req, shut)
 		if err != nil {
 			return nil, nil
 		}

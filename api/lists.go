@@ -36,7 +36,9 @@ func listOr[Q, R, Row, Sum any](r *request, m method.Method[Q, R], req *Q, parts
 	if r.read.PerPage > 0 || r.read.NextToken != "" {
 		return nil, model.Invalidf("per_page", "a list of all regions has no pages in this version; narrow it by prefix or filter")
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), federation.AskTime)
+	whole, cancel := context.WithTimeout(r.Context(), federation.AskTime+fallbackTime)
+	defer cancel()
+	ctx, cancel := context.WithTimeout(whole, federation.AskTime)
 	defer cancel()
 	regions, err := r.regions(ctx)
 	if err != nil {
@@ -77,7 +79,7 @@ func listOr[Q, R, Row, Sum any](r *request, m method.Method[Q, R], req *Q, parts
 		return nil, bad
 	}
 	if known != nil && len(silent) > 0 {
-		old, of := known.summarized(r.Context(), r, silent)
+		old, of := known.summarized(whole, r, silent)
 		rows = append(rows, old...)
 		for i, a := range answers {
 			if s, ok := of[a.Region]; ok {

@@ -3,9 +3,11 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +83,7 @@ func TestWhatIsKnownOfARegionThatIsCutOff(t *testing.T) {
 		}
 		return nil
 	})
+	events := follow(t, agents["us-client"])
 	w.cut("eu")
 	for _, name := range []string{"us", "us-client", "ap"} {
 		own := strings.TrimSuffix(name, "-client")
@@ -121,6 +124,10 @@ func TestWhatIsKnownOfARegionThatIsCutOff(t *testing.T) {
 		t.Errorf("the jobs of all regions: %s, %v", out, err)
 	}
 
+	events("eu is told to be out of reach", func(e *model.RegionEvents) bool {
+		return e.Region == "eu" && e.Freshness == model.Unreachable && e.Age > 0 && strings.Contains(e.Error, `"eu"`)
+	})
+
 	// What changes meanwhile is told once it is back.
 	if _, _, err := w.client(agents["eu"]).Jobs().Register(service("meanwhile", "eu", "exec sleep 1000"), nil); err != nil {
 		t.Fatal(err)
@@ -140,4 +147,52 @@ func TestWhatIsKnownOfARegionThatIsCutOff(t *testing.T) {
 		return nil
 	})
 	t.Logf("known %s after healing", time.Since(begun).Round(10*time.Millisecond))
+	events("eu is told to be back", func(e *model.RegionEvents) bool { return e.Region == "eu" && e.Freshness == model.Live })
+	events("what eu did meanwhile", func(e *model.RegionEvents) bool {
+		return e.Region == "eu" && slices.ContainsFunc(e.Events, func(ev *model.Event) bool { return ev.Key == "meanwhile" })
+	})
+}
+
+// follow opens a stream of the events of all regions; the function that it returns
+// waits for a line of it.
+func follow(t *testing.T, a *agent) func(what string, find func(*model.RegionEvents) bool) {
+	t.Helper()
+	resp, err := a.w.httpClient().Get(a.url() + "/v1/federation/event/stream?topic=Job")
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(resp, err)
+	}
+	lines, done := make(chan *model.RegionEvents, 1000), make(chan struct{})
+	go func() {
+		defer close(done)
+		for in := bufio.NewReader(resp.Body); ; {
+			b, err := in.ReadBytes('\n')
+			if err != nil {
+				return
+			}
+			e := new(model.RegionEvents)
+			if err := json.Unmarshal(b, e); err != nil {
+				t.Errorf("%s: %v", b, err)
+				return
+			}
+			lines <- e
+		}
+	}()
+	t.Cleanup(func() {
+		_ = resp.Body.Close()
+		<-done
+	})
+	return func(what string, find func(*model.RegionEvents) bool) {
+		t.Helper()
+		late := time.After(30 * time.Second)
+		for {
+			select {
+			case e := <-lines:
+				if find(e) {
+					return
+				}
+			case <-late:
+				t.Fatalf("no line: %s", what)
+			}
+		}
+	}
 }
