@@ -107,6 +107,10 @@ func pauseDeployment(r *request) (any, error) {
 	return changeDeployment(r, method.DeploymentPause, func(q *method.DeploymentPauseRequest) *string { return &q.DeploymentID })
 }
 
+func unblockDeployment(r *request) (any, error) {
+	return changeDeployment(r, method.DeploymentUnblock, func(q *method.DeploymentUnblockRequest) *string { return &q.DeploymentID })
+}
+
 func setAllocHealth(r *request) (any, error) {
 	return changeDeployment(r, method.DeploymentHealth, func(q *method.DeploymentHealthRequest) *string { return &q.DeploymentID })
 }

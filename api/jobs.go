@@ -2,11 +2,14 @@ package api
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"atoll/jobspec"
 	"atoll/model"
+	"atoll/model/diff"
 	"atoll/model/method"
 	"atoll/rpc"
 )
@@ -33,6 +36,10 @@ type registration struct {
 	EnforceIndex   bool
 	JobModifyIndex uint64
 	EvalPriority   int
+	// PreserveCounts keeps the counts that the job's groups have.
+	PreserveCounts    bool
+	PreserveResources bool
+	PolicyOverride    bool
 }
 
 func registerJob(r *request) (any, error) {
@@ -58,25 +65,51 @@ func register(r *request, in *registration) (any, error) {
 	if in.Job == nil {
 		return nil, model.Invalidf("Job", "Job must be specified: the body has no object Job")
 	}
-	if err := r.oneRegion(); err != nil {
+	if err := noOverride(in.PolicyOverride); err != nil {
 		return nil, err
 	}
-	in.Job.Namespace = cmp.Or(in.Job.Namespace, in.Namespace, r.read.Namespace)
-	// The body says where, else the query, else the job; "global" in a job is
-	// what clients fill in when nobody said.
-	to := r.to
-	to.Region = cmp.Or(in.Region, to.Region)
-	if to.Region == "" && in.Job.Region != model.GlobalRegion {
-		to.Region = in.Job.Region
+	if in.PreserveResources {
+		return nil, model.Errorf(model.KindUnsupported, "this version of Atoll does not have PreserveResources; write the resources into the job")
 	}
-	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, method.JobRegister, to, &method.JobRegisterRequest{
-		Job: in.Job, EnforceIndex: in.EnforceIndex, JobModifyIndex: in.JobModifyIndex, EvalPriority: in.EvalPriority,
+	to, err := r.placed(in.Job, in.Region, in.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	out, err := atDoors(r, in.Job, to, method.JobRegister, &method.JobRegisterRequest{
+		Job: in.Job, EnforceIndex: in.EnforceIndex, JobModifyIndex: in.JobModifyIndex, EvalPriority: in.EvalPriority, PreserveCounts: in.PreserveCounts,
 	})
 	if err != nil {
 		return nil, err
 	}
 	r.index(out.Index)
 	return out, nil
+}
+
+// atDoors calls the region that a job is for. A multi-region job may be submitted
+// to each of its regions, but to no other: when the one that was asked is out of
+// reach, or none of them, another is.
+func atDoors[Q, R any](r *request, job *model.Job, to rpc.To, m method.Method[Q, R], req *Q) (out *R, err error) {
+	if !job.Multiregional() {
+		return rpc.Call(r.Context(), r.api.cfg.Caller, m, to, req)
+	}
+	asked := cmp.Or(to.Region, r.api.cfg.Region)
+	if asked == model.GlobalRegion {
+		asked = r.api.cfg.Region
+	}
+	doors := job.Multiregion.RegionNames()
+	if i := slices.Index(doors, asked); i > 0 {
+		doors = append([]string{asked}, slices.Delete(doors, i, i+1)...)
+	}
+	if to.RequestID == "" {
+		to.RequestID = model.NewRequestID(time.Now(), nil)
+	}
+	for _, door := range doors {
+		to.Region = door
+		if out, err = rpc.Call(r.Context(), r.api.cfg.Caller, m, to, req); model.KindOf(err) != model.KindUnreachable {
+			break
+		}
+	}
+	return out, err
 }
 
 func readJob(r *request) (any, error) {
@@ -98,10 +131,12 @@ func stopJob(r *request) (any, error) {
 	if err := r.oneRegion(); err != nil {
 		return nil, err
 	}
-	if global, err := r.flag("global"); err != nil {
+	global, err := r.flag("global")
+	if err == nil && global {
+		err = globally(r)
+	}
+	if err != nil {
 		return nil, err
-	} else if global {
-		return nil, model.Errorf(model.KindUnsupported, "this version of Atoll has no multi-region jobs: stop the job in each region")
 	}
 	priority := 0
 	if s := r.query.Get("eval_priority"); s != "" {
@@ -110,7 +145,7 @@ func stopJob(r *request) (any, error) {
 		}
 	}
 	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, method.JobDeregister, r.to, &method.JobDeregisterRequest{
-		Namespace: r.read.Namespace, JobID: r.id, Purge: purge, EvalPriority: priority,
+		Namespace: r.read.Namespace, JobID: r.id, Purge: purge, Global: global, EvalPriority: priority,
 	})
 	if err != nil {
 		return nil, err
@@ -171,10 +206,9 @@ func jobSummary(r *request) (any, error) {
 }
 
 func jobVersions(r *request) (any, error) {
-	if diffs, err := r.flag("diffs"); err != nil {
+	diffs, err := r.flag("diffs")
+	if err != nil {
 		return nil, err
-	} else if diffs {
-		return nil, model.Errorf(model.KindUnsupported, "this version of Atoll makes no diffs of versions; ask without diffs")
 	}
 	out, err := call(r, method.JobVersions, &method.JobRequest{Query: r.read, JobID: r.id}, func(out *method.JobVersionsResponse) *method.Meta { return &out.Meta })
 	if err != nil {
@@ -183,10 +217,14 @@ func jobVersions(r *request) (any, error) {
 	if len(out.Versions) == 0 {
 		return nil, notFound("job", r.id)
 	}
-	return struct {
+	answer := struct {
 		Versions []*model.Job
-		Diffs    []any
-	}{Versions: out.Versions}, nil
+		Diffs    []*diff.Job
+	}{Versions: out.Versions}
+	if diffs {
+		answer.Diffs, err = r.versionDiffs(out.Versions)
+	}
+	return answer, err
 }
 
 func unsupportedPart(r *request) (any, error) {

@@ -27,7 +27,8 @@ func listOr[Q, R, Row, Sum any](r *request, m method.Method[Q, R], req *Q, parts
 		if err != nil {
 			return nil, err
 		}
-		_, rows := parts(out)
+		meta, rows := parts(out)
+		r.response.shared = meta.Encoding
 		return orEmpty(rows), nil
 	}
 	if r.read.MinIndex > 0 {

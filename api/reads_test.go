@@ -453,7 +453,7 @@ func TestDeploymentsAndVersionsThatAreNotThere(t *testing.T) {
 		{"PUT", "/v1/deployment/fail" + id, nil, 404, "deployment"},
 		{"PUT", "/v1/deployment/pause" + id, object{"Pause": true}, 404, "deployment"},
 		{"PUT", "/v1/deployment/allocation-health" + id, object{}, 404, "deployment"},
-		{"PUT", "/v1/deployment/unblock" + id, object{}, 501, "unblock"},
+		{"PUT", "/v1/deployment/unblock" + id, object{}, 404, "deployment"},
 		{"GET", "/v1/job/none/deployments", nil, 404, "none"},
 		{"PUT", "/v1/job/web/revert", object{"JobID": "web", "JobVersion": 0}, 400, "already"},
 		{"PUT", "/v1/job/web/revert", object{"JobID": "web", "JobVersion": 7}, 404, "7"},

@@ -1,12 +1,15 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
+
+	"atoll/model/method"
 )
 
 // response writes an answer, compressed when the client takes that.
@@ -17,6 +20,9 @@ type response struct {
 	begun bool
 	// status is of an answer that is no error; 0 means 200.
 	status int
+	// shared is the encoding of an answer that others have too, nil for one
+	// of its own.
+	shared *method.Encoding
 }
 
 func newResponse(w http.ResponseWriter, r *http.Request) *response {
@@ -56,13 +62,35 @@ func (w *response) finish() {
 	}
 }
 
+// zipped answers with JSON that is compressed already.
+func (w *response) zipped(b []byte) {
+	w.Header().Set("Content-Encoding", "gzip")
+	_, _ = w.begin("application/json", false).Write(b)
+}
+
+func compress(b []byte) []byte {
+	var out bytes.Buffer
+	gz, _ := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	_, _ = gz.Write(b)
+	_ = gz.Close()
+	return out.Bytes()
+}
+
 // json answers with v.
 func (w *response) json(v any, pretty bool) {
 	var b []byte
 	var err error
-	if pretty {
+	if w.shared != nil && !pretty {
+		b = w.shared.Plain(func() []byte { b, _ := json.Marshal(v); return b })
+		if w.zip && len(b) >= minZip {
+			w.zipped(w.shared.Zipped(func() []byte { return compress(b) }))
+			return
+		}
+	}
+	switch {
+	case pretty:
 		b, err = json.MarshalIndent(v, "", "    ")
-	} else {
+	case b == nil:
 		b, err = json.Marshal(v)
 	}
 	if err != nil {

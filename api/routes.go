@@ -15,22 +15,32 @@ func (a *API) table() []route {
 		withID("GET", "/v1/job/", "/versions", jobVersions),
 		withID("GET", "/v1/job/", "/deployments", jobDeployments),
 		withID("GET", "/v1/job/", "/deployment", jobDeployment),
-		withID("PUT", "/v1/job/", "/plan", unsupportedPart),
+		withID("PUT", "/v1/job/", "/plan", planJob),
 		withID("PUT", "/v1/job/", "/evaluate", unsupportedPart),
-		withID("PUT", "/v1/job/", "/scale", unsupportedPart),
-		withID("GET", "/v1/job/", "/scale", unsupportedPart),
+		withID("PUT", "/v1/job/", "/scale", scaleJob),
+		withID("GET", "/v1/job/", "/scale", jobScaleStatus),
 		withID("PUT", "/v1/job/", "/revert", revertJob),
 		withID("PUT", "/v1/job/", "/stable", setJobStable),
 		withID("PUT", "/v1/job/", "/tag", tagJob),
 		withID("DELETE", "/v1/job/", "/tag", untagJob),
-		withID("PUT", "/v1/job/", "/dispatch", unsupportedPart),
-		withID("PUT", "/v1/job/", "/periodic/force", unsupportedPart),
+		withID("PUT", "/v1/job/", "/dispatch/payload", unsupportedPart),
+		withID("PUT", "/v1/job/", "/dispatch", dispatchJob),
+		withID("PUT", "/v1/job/", "/periodic/force", forcePeriodic),
 		withID("GET", "/v1/job/", "/submission", unsupportedPart),
 		withID("GET", "/v1/job/", "/services", unsupportedPart),
 		withID("GET", "/v1/job/", "/actions", unsupportedPart),
 		withID("GET", "/v1/job/", "", readJob),
 		withID("PUT", "/v1/job/", "", updateJob),
 		withID("DELETE", "/v1/job/", "", stopJob),
+
+		exact("GET", "/v1/scaling/policies", listScalingPolicies),
+		withID("GET", "/v1/scaling/policy/", "", readScalingPolicy),
+
+		exact("GET", "/v1/namespaces", listNamespaces),
+		exact("PUT", "/v1/namespace", applyNamespace),
+		withID("GET", "/v1/namespace/", "", readNamespace),
+		withID("PUT", "/v1/namespace/", "", applyNamespace),
+		withID("DELETE", "/v1/namespace/", "", deleteNamespace),
 
 		exact("GET", "/v1/allocations", listAllocs),
 		withID("GET", "/v1/allocation/", "/services", unsupportedPart),
@@ -60,7 +70,7 @@ func (a *API) table() []route {
 		withID("PUT", "/v1/deployment/fail/", "", failDeployment),
 		withID("PUT", "/v1/deployment/pause/", "", pauseDeployment),
 		withID("PUT", "/v1/deployment/allocation-health/", "", setAllocHealth),
-		withID("PUT", "/v1/deployment/unblock/", "", unsupportedPart),
+		withID("PUT", "/v1/deployment/unblock/", "", unblockDeployment),
 		withID("GET", "/v1/deployment/", "", readDeployment),
 
 		exact("GET", "/v1/status/leader", statusLeader),
@@ -73,6 +83,7 @@ func (a *API) table() []route {
 		exact("GET", "/v1/federation/deployments", federationDeployments),
 		exact("GET", allEventsPath, streamAllEvents),
 		withID("PUT", "/v1/federation/region/", "/accept", acceptRegion),
+		withID("GET", "/v1/federation/rollout/", "", readRollout),
 
 		exact("GET", "/v1/operator/raft/configuration", raftConfiguration),
 		exact("DELETE", "/v1/operator/raft/peer", raftRemovePeer),
@@ -104,8 +115,8 @@ func (a *API) table() []route {
 // not serve.
 var unserved = []string{
 	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/",
-	"/v1/jobs/statuses", "/v1/namespace", "/v1/namespaces", "/v1/node/pool", "/v1/operator/", "/v1/plugin", "/v1/plugins", "/v1/quota",
-	"/v1/quotas", "/v1/recommendation", "/v1/scaling/", "/v1/search", "/v1/sentinel/", "/v1/service/", "/v1/services", "/v1/system/",
+	"/v1/jobs/statuses", "/v1/node/pool", "/v1/operator/", "/v1/plugin", "/v1/plugins", "/v1/quota",
+	"/v1/quotas", "/v1/recommendation", "/v1/search", "/v1/sentinel/", "/v1/service/", "/v1/services", "/v1/system/",
 	"/v1/validate/job", "/v1/var/", "/v1/vars", "/v1/volume", "/v1/volumes", "/.well-known/", "/ui",
 }
 

@@ -48,6 +48,8 @@ type Config struct {
 	Renewed func(id string)
 	// hang is for tests; 0 means hangLimit.
 	hang time.Duration
+	// replay is for tests; 0 means replayLimit.
+	replay time.Duration
 }
 
 // Cell is this server's part in its cell. Open makes one, Run keeps it going
@@ -149,6 +151,7 @@ func (c *Cell) start(newID string) error {
 	}))
 	c.Turned()
 	m.own.Go(func() { c.followLeadership(m) })
+	m.own.Go(func() { c.keepReplayShort(m) })
 	m.own.Go(func() { m.watchLeader(m.gone) })
 	return nil
 }

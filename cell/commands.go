@@ -28,6 +28,8 @@ const (
 	CmdNodePurge       Command = 14
 	CmdAllocTransition Command = 15
 	CmdNodeEvaluate    Command = 16
+	CmdPeriodicLaunch  Command = 18
+	CmdJobDispatch     Command = 19
 	CmdEvalDelete      Command = 22
 	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
@@ -42,6 +44,14 @@ const (
 	CmdAllocReschedule   Command = 32
 	CmdSchedulerConfig   Command = 33
 	CmdRecount           Command = 37
+	CmdJobScale          Command = 38
+	CmdNamespaceUpsert   Command = 41
+	CmdNamespaceDelete   Command = 42
+
+	CmdRolloutVote   Command = 44
+	CmdRolloutLearn  Command = 45
+	CmdRolloutShare  Command = 46
+	CmdRolloutForget Command = 47
 )
 
 // table leads from each command to what applies it.
@@ -61,6 +71,8 @@ var table = map[Command]command{
 	CmdNodePurge:       typed(applyNodePurge),
 	CmdAllocTransition: typed(applyAllocTransition),
 	CmdNodeEvaluate:    typed(applyNodeEvaluate),
+	CmdPeriodicLaunch:  typed(applyPeriodicLaunch),
+	CmdJobDispatch:     typed(applyJobDispatch),
 	CmdEvalDelete:      typed(applyEvalDelete),
 	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),
@@ -75,6 +87,14 @@ var table = map[Command]command{
 	CmdAllocReschedule:   typed(applyAllocReschedule),
 	CmdSchedulerConfig:   typed(applySchedulerConfig),
 	CmdRecount:           typed(applyRecount),
+	CmdJobScale:          typed(applyJobScale),
+	CmdNamespaceUpsert:   typed(applyNamespaceUpsert),
+	CmdNamespaceDelete:   typed(applyNamespaceDelete),
+
+	CmdRolloutVote:   typed(applyRolloutVote),
+	CmdRolloutLearn:  typed(applyRolloutLearn),
+	CmdRolloutShare:  typed(applyRolloutShare),
+	CmdRolloutForget: typed(applyRolloutForget),
 }
 
 // command is what a command does in a transaction at a Raft index, given the

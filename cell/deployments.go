@@ -161,6 +161,9 @@ func revertJob(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobRevert) 
 	case c.Version == cur.Version:
 		return nil, model.Invalidf("JobVersion", "cannot revert job %q: %d is its version already", c.Key.ID, c.Version)
 	}
+	if err := inNamespace(snap, cur); err != nil {
+		return nil, err
+	}
 	job, err := tx.RevertJob(c.Key, c.Version, c.Time)
 	if err != nil {
 		return nil, err

@@ -25,4 +25,5 @@ var eventTypes = map[Command]string{
 	CmdNodeQuarantine:    model.EventNodeEligibility,
 	CmdNodeDrain:         model.EventNodeDrain,
 	CmdNodePurge:         model.EventNodeDeregistration,
+	CmdRolloutLearn:      model.EventDeploymentStatus,
 }

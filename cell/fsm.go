@@ -3,6 +3,7 @@ package cell
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -11,7 +12,10 @@ import (
 )
 
 // fsm applies commands to the store.
-type fsm struct{ store *state.Store }
+type fsm struct {
+	store  *state.Store
+	replay *replay
+}
 
 // answer is what Apply gives back through Raft. index is where the command was
 // applied, which is earlier than the entry for a request that came again.
@@ -25,6 +29,8 @@ type answer struct {
 // not know: to pass over it would let this server's state diverge from the
 // others' for good, and a restart on a newer version applies it rightly.
 func (f *fsm) Apply(l *raft.Log) any {
+	begun := time.Now()
+	defer func() { f.replay.applying.Add(int64(time.Since(begun))) }()
 	cmd, req, body, err := split(l.Data)
 	if err != nil {
 		panic(fmt.Sprintf("cell: log entry %d cannot be read: %v", l.Index, err))
@@ -68,7 +74,8 @@ func (f *fsm) Apply(l *raft.Log) any {
 
 // Snapshot returns at once: a state snapshot is immutable.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
-	return fsmSnapshot{f.store.Snapshot()}, nil
+	f.replay.applying.Store(0)
+	return fsmSnapshot{f.store.Snapshot(), f.replay}, nil
 }
 
 // Restore replaces the state, or leaves it as it was.
@@ -77,9 +84,14 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	return f.store.Restore(r)
 }
 
-type fsmSnapshot struct{ *state.Snapshot }
+type fsmSnapshot struct {
+	*state.Snapshot
+	replay *replay
+}
 
 func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
+	begun := time.Now()
+	defer func() { s.replay.writing.Store(int64(time.Since(begun))) }()
 	if err := s.Snapshot.Persist(sink); err != nil {
 		sink.Cancel()
 		return err

@@ -14,6 +14,8 @@ type JobRegister struct {
 	// JobModifyIndex, 0 meaning that there is no such job.
 	EnforceIndex   bool
 	JobModifyIndex uint64
+	// PreserveCounts keeps the counts that the job's groups have.
+	PreserveCounts bool
 }
 
 // JobRegistered names the evaluation that acts on a job's change. JobModifyIndex
@@ -46,8 +48,22 @@ func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobR
 		return nil, err
 	}
 	old := snap.Job(nil, c.Job.Key())
+	if snap.Rollout(nil, c.Job.Key()).Live() {
+		return nil, model.Errorf(model.KindConflict, "job %q runs in several regions together; submit it with its multiregion block, or stop it with -global first", c.Job.ID)
+	}
 	if c.EnforceIndex {
-		if err := enforceIndex(old, c); err != nil {
+		if err := EnforceIndex(old, c.Job.ID, c.JobModifyIndex); err != nil {
+			return nil, err
+		}
+	}
+	if err := inNamespace(snap, c.Job); err != nil {
+		return nil, err
+	}
+	if c.PreserveCounts {
+		c.Job.KeepCounts(old)
+	}
+	if old != nil {
+		if err := old.Transition(c.Job); err != nil {
 			return nil, err
 		}
 	}
@@ -58,10 +74,11 @@ func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobR
 	return registered(tx, index, job, c.Eval)
 }
 
-// registered writes the evaluation that acts on a job's registration.
+// registered writes the evaluation that acts on a job's registration. There is
+// nothing to do for one that runs as its children only.
 func registered(tx *state.Txn, index uint64, job *model.Job, eval *model.Evaluation) (*JobRegistered, error) {
 	out := &JobRegistered{JobModifyIndex: job.JobModifyIndex}
-	if eval == nil {
+	if eval == nil || job.IsParent() {
 		return out, nil
 	}
 	e := *eval
@@ -70,17 +87,18 @@ func registered(tx *state.Txn, index uint64, job *model.Job, eval *model.Evaluat
 	return out, tx.UpsertEvals([]*model.Evaluation{&e})
 }
 
-// enforceIndex words its refusals so that clients which look for their
+// EnforceIndex refuses unless the stored job's JobModifyIndex is index, 0 meaning
+// that there is none. It words its refusals so that clients which look for their
 // beginning find it.
-func enforceIndex(old *model.Job, c *JobRegister) error {
+func EnforceIndex(old *model.Job, id string, index uint64) error {
 	const head = "Enforcing job modify index"
 	switch {
-	case c.JobModifyIndex == 0 && old != nil:
-		return model.Errorf(model.KindConflict, "%s 0: job %q exists already, at index %d", head, c.Job.ID, old.JobModifyIndex)
-	case c.JobModifyIndex != 0 && old == nil:
-		return model.Errorf(model.KindConflict, "%s %d: job %q does not exist", head, c.JobModifyIndex, c.Job.ID)
-	case old != nil && old.JobModifyIndex != c.JobModifyIndex:
-		return model.Errorf(model.KindConflict, "%s %d: job %q is at index %d; plan again", head, c.JobModifyIndex, c.Job.ID, old.JobModifyIndex)
+	case index == 0 && old != nil:
+		return model.Errorf(model.KindConflict, "%s 0: job %q exists already, at index %d", head, id, old.JobModifyIndex)
+	case index != 0 && old == nil:
+		return model.Errorf(model.KindConflict, "%s %d: job %q does not exist", head, index, id)
+	case old != nil && old.JobModifyIndex != index:
+		return model.Errorf(model.KindConflict, "%s %d: job %q is at index %d; plan again", head, index, id, old.JobModifyIndex)
 	}
 	return nil
 }

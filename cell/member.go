@@ -25,6 +25,7 @@ type member struct {
 	stream *streamLayer
 	net    *raft.NetworkTransport
 	began  time.Time
+	replay replay
 	// gone ends when the member takes no more part, and with it its own
 	// goroutines, for which cut waits.
 	gone context.Context
@@ -90,7 +91,7 @@ func (c *Cell) startMember(id string) (_ *member, err error) {
 			}
 		}()
 		err = fmt.Errorf("cannot use %s", path)
-		m.raft, err = raft.NewRaft(c.raftConfig(id, log), &fsm{store}, cache, m.log, snaps, transport{m.net})
+		m.raft, err = raft.NewRaft(c.raftConfig(id, log), &fsm{store, &m.replay}, cache, m.log, snaps, transport{m.net})
 	}()
 	<-done
 	if broken := m.log.broken.Load(); broken != nil && err != nil {
@@ -133,7 +134,7 @@ func (c *Cell) raftConfig(id string, log hclog.Logger) *raft.Config {
 	}
 	rc.LeaderLeaseTimeout = rc.HeartbeatTimeout
 	rc.CommitTimeout = 10 * time.Millisecond
-	// The state is large and rebuilt only on a start: snapshot seldom.
+	// See keepReplayShort for the snapshots that are taken before these.
 	rc.SnapshotInterval, rc.SnapshotThreshold = 30*time.Second, 8192
 	if c.cfg.SnapshotThreshold > 0 {
 		rc.SnapshotThreshold = c.cfg.SnapshotThreshold

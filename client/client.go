@@ -427,12 +427,24 @@ func (c *Client) older(index uint64) bool {
 	return false
 }
 
+// here names the region in an allocation of a job that runs in several.
+func (c *Client) here(a *model.Allocation) *model.Allocation {
+	if a.Job.Region != model.GlobalRegion {
+		return a
+	}
+	local, job := *a, *a.Job
+	job.Region = c.cfg.Region
+	local.Job = &job
+	return &local
+}
+
 // apply makes what runs here be what the answer says.
 func (c *Client) apply(tasks *group.Group, answer *method.NodeAllocsResponse) {
 	for _, a := range answer.Changed {
 		if a == nil || a.Job == nil {
 			continue
 		}
+		a = c.here(a)
 		if r := c.runner(a.ID); r != nil {
 			r.update(a)
 			continue

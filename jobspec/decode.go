@@ -372,7 +372,10 @@ func (d *decoder) texts(to *map[string]string) func(*block) {
 
 // free reads a block whose names are somebody else's. Blocks within become lists
 // of maps, since a name may come again.
-func (d *decoder) free(b *block) map[string]any {
+func (d *decoder) free(b *block) map[string]any { return d.freely(b, false) }
+
+// freely is free, with what stands under a label in a list too when listed is set.
+func (d *decoder) freely(b *block, listed bool) map[string]any {
 	out := make(map[string]any)
 	for _, a := range sortedAttributes(b.body) {
 		if v := d.value(b, a); v != nil {
@@ -380,9 +383,11 @@ func (d *decoder) free(b *block) map[string]any {
 		}
 	}
 	for _, inner := range d.children(b) {
-		m := d.free(inner)
-		var v any = m
+		var v any = d.freely(inner, listed)
 		for _, l := range slices.Backward(inner.labels) {
+			if listed {
+				v = []any{v}
+			}
 			v = map[string]any{l: v}
 		}
 		list, _ := out[inner.kind].([]any)

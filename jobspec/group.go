@@ -4,7 +4,7 @@ import "atoll/model"
 
 // group reads a group block.
 func (d *decoder) group(b *block) *model.TaskGroup {
-	g := &model.TaskGroup{Name: d.label(b), Count: 1}
+	g := &model.TaskGroup{Name: d.label(b), Count: model.Unset}
 	d.read(b, attrs{
 		"count":                        func(v *value) { v.int(&g.Count) },
 		"shutdown_delay":               func(v *value) { v.duration(&g.ShutdownDelay) },
@@ -27,10 +27,35 @@ func (d *decoder) group(b *block) *model.TaskGroup {
 		"volume":         d.opaque(&g.Volumes),
 		"disconnect":     d.disconnect(&g.Disconnect),
 		"migrate":        d.migrate(&g.Migrate),
-		"scaling":        d.opaque(&g.Scaling),
+		"scaling":        d.scaling(&g.Scaling),
 		"consul":         d.without,
 	})
+	g.DefaultCount()
 	return g
+}
+
+func (d *decoder) scaling(to **model.ScalingPolicy) func(*block) {
+	return func(b *block) {
+		p := model.NewScalingPolicy()
+		bound := func(to *int64) func(*value) {
+			return func(v *value) {
+				n := int(*to)
+				v.int(&n)
+				*to = int64(n)
+			}
+		}
+		d.read(b, attrs{
+			"min":     bound(&p.Min),
+			"max":     bound(&p.Max),
+			"enabled": func(v *value) { v.bool(&p.Enabled) },
+			"type":    func(v *value) { v.string(&p.Type) },
+		}, blocks{
+			// Autoscalers read each block in it, also one that has a label,
+			// as a list of one.
+			"policy": func(b *block) { p.Policy = d.freely(b, true) },
+		})
+		*to = p
+	}
 }
 
 func (d *decoder) disconnect(to **model.DisconnectStrategy) func(*block) {

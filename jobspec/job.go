@@ -27,9 +27,9 @@ func (d *decoder) job(b *block) *model.Job {
 		"reschedule":    d.reschedule(&j.Reschedule),
 		"affinity":      d.opaque(&j.Affinities),
 		"spread":        d.opaque(&j.Spreads),
-		"multiregion":   d.opaque(&j.Multiregion),
-		"periodic":      d.opaque(&j.Periodic),
-		"parameterized": d.opaque(&j.ParameterizedJob),
+		"multiregion":   d.multiregion(&j.Multiregion),
+		"periodic":      d.periodic(&j.Periodic),
+		"parameterized": d.parameterized(&j.ParameterizedJob),
 		"migrate":       d.migrate(&j.Migrate),
 		"ui":            d.keep(&j.UI, uiParts, false),
 		// A task of the job's own is a group of its name.
@@ -87,6 +87,39 @@ func (d *decoder) constraint(to *[]*model.Constraint) func(*block) {
 		if !off {
 			*to = append(*to, c)
 		}
+	}
+}
+
+func (d *decoder) multiregion(to **model.Multiregion) func(*block) {
+	return func(b *block) {
+		m := &model.Multiregion{}
+		d.read(b, attrs{
+			"count":     func(v *value) { v.int(&m.Count) },
+			"placement": func(v *value) { v.string(&m.Placement) },
+		}, blocks{
+			"strategy": func(b *block) {
+				m.Strategy = &model.MultiregionStrategy{}
+				d.read(b, attrs{
+					"max_parallel":   func(v *value) { v.int(&m.Strategy.MaxParallel) },
+					"on_failure":     func(v *value) { v.string(&m.Strategy.OnFailure) },
+					"on_unreachable": func(v *value) { v.string(&m.Strategy.OnUnreachable) },
+				}, nil)
+			},
+			"region": func(b *block) {
+				r := model.NewMultiregionRegion()
+				r.Name = d.label(b)
+				d.read(b, attrs{
+					"count":       func(v *value) { v.int(&r.Count) },
+					"datacenters": func(v *value) { v.strings(&r.Datacenters) },
+					"node_pool":   func(v *value) { v.string(&r.NodePool) },
+					"weight":      func(v *value) { v.int(&r.Weight) },
+					"min":         func(v *value) { v.int(&r.Min) },
+					"max":         func(v *value) { v.int(&r.Max) },
+				}, blocks{"meta": d.texts(&r.Meta)})
+				m.Regions = append(m.Regions, r)
+			},
+		})
+		*to = m
 	}
 }
 

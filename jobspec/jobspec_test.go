@@ -474,3 +474,36 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestAScalingBlockIsReadAsAutoscalersKnowIt(t *testing.T) {
+	group := func(count, scaling string) *model.TaskGroup {
+		j := parse(t, "job \"j\" {\n group \"g\" {\n"+count+"\n scaling {\n"+scaling+"\n }\n  task \"t\" {\n   driver = \"mock_driver\"\n  }\n }\n}\n", Options{})
+		j.Canonicalize()
+		return j.TaskGroups[0]
+	}
+	g := group("", `
+  min     = 2
+  max     = 10
+  enabled = false
+  policy {
+    cooldown = "1m"
+    check "load" {
+      query = "avg"
+      strategy "target-value" {
+        target = 80
+      }
+    }
+  }`)
+	want := &model.ScalingPolicy{Type: "horizontal", Min: 2, Max: 10, Policy: map[string]any{
+		"cooldown": "1m",
+		"check": []any{map[string]any{"load": []any{map[string]any{
+			"query": "avg", "strategy": []any{map[string]any{"target-value": []any{map[string]any{"target": 80}}}},
+		}}}},
+	}}
+	if g.Count != 2 || !reflect.DeepEqual(g.Scaling, want) {
+		t.Errorf("count %d, %+v", g.Count, g.Scaling)
+	}
+	if g := group("count = 4", "max = 9"); g.Count != 4 || g.Scaling.Min != 4 || !g.Scaling.Enabled {
+		t.Errorf("count %d, %+v", g.Count, g.Scaling)
+	}
+}

@@ -19,6 +19,9 @@ func (j *Job) Canonicalize() {
 		j.Datacenters = []string{"*"}
 	}
 	j.NodePool = cmp.Or(j.NodePool, NodePoolDefault)
+	if j.Multiregion != nil {
+		j.Multiregion.canonicalize()
+	}
 	if j.Update == nil && j.Type == JobTypeService {
 		j.Update = NewUpdateStrategy()
 	}
@@ -30,6 +33,12 @@ func (j *Job) Canonicalize() {
 	}
 	if j.Reschedule != nil {
 		j.Reschedule.canonicalize(defaultReschedule(j.Type))
+	}
+	if j.Periodic != nil {
+		j.Periodic.canonicalize()
+	}
+	if j.ParameterizedJob != nil {
+		j.ParameterizedJob.canonicalize()
 	}
 	for _, g := range j.TaskGroups {
 		if g != nil {
@@ -68,6 +77,9 @@ func (g *TaskGroup) canonicalize(j *Job) {
 	}
 	if g.Disconnect != nil {
 		g.Disconnect.Reconcile = cmp.Or(g.Disconnect.Reconcile, ReconcileBestScore)
+	}
+	if g.Scaling != nil {
+		g.Scaling.canonicalize(g.Count)
 	}
 	for _, t := range g.Tasks {
 		if t != nil {

@@ -79,6 +79,10 @@ func (d *Deployment) Active() bool {
 	return false
 }
 
+// Awaits reports whether the deployment only stands for one that its region will
+// begin when its turn has come: the job is still what it was.
+func (d *Deployment) Awaits() bool { return d.IsMultiregion && d.Status == DeploymentPending }
+
 // RequiresPromotion reports whether canaries of a group wait to be promoted.
 func (d *Deployment) RequiresPromotion() bool {
 	for _, s := range d.TaskGroups {

@@ -28,8 +28,10 @@ const (
 	TriggerRolling       = "rolling-update"
 	TriggerDisconnect    = "max-disconnect-timeout"
 	TriggerReconnect     = "reconnect"
+	TriggerPeriodicJob   = "periodic-job"
 	TriggerNodeDrain     = "node-drain"
 	TriggerAllocStop     = "alloc-stop"
+	TriggerScaling       = "job-scaling"
 )
 
 // Evaluation is a request to make what runs match a job.

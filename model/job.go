@@ -61,20 +61,27 @@ type Job struct {
 	TaskGroups  []*TaskGroup
 	Update      *UpdateStrategy
 	Meta        map[string]string
+	Multiregion *Multiregion
+	// Periodic and ParameterizedJob make the job one that runs as its children
+	// only.
+	Periodic         *PeriodicConfig
+	ParameterizedJob *ParameterizedJobConfig
 
 	// Blocks of Nomad's that this version refuses, kept as they came so
 	// that Validate can name them. See Opaque.
-	Affinities       Opaque
-	Spreads          Opaque
-	Multiregion      Opaque
-	Periodic         Opaque
-	ParameterizedJob Opaque
-	Reschedule       *ReschedulePolicy `json:",omitempty"`
-	Migrate          *MigrateStrategy
-	UI               Opaque
+	Affinities Opaque
+	Spreads    Opaque
+	Reschedule *ReschedulePolicy `json:",omitempty"`
+	Migrate    *MigrateStrategy
+	UI         Opaque
 
 	// What follows is the server's to set.
 
+	// Dispatched says that the job is a child of a parameterized one, made with
+	// Payload, which is compressed (see CompressPayload), for the token.
+	Dispatched               bool
+	DispatchIdempotencyToken string
+	Payload                  []byte
 	// Stop is true once the job was stopped: nothing of it should run.
 	Stop              bool
 	Status            string
@@ -122,8 +129,9 @@ func (j *Job) Group(name string) *TaskGroup {
 	return nil
 }
 
-// Stopped reports whether nothing of the job should run.
-func (j *Job) Stopped() bool { return j == nil || j.Stop }
+// Stopped reports whether nothing of the job should run: it was stopped, or runs
+// as its children only.
+func (j *Job) Stopped() bool { return j == nil || j.Stop || j.IsParent() }
 
 // MatchesDatacenter reports whether dc matches one of the job's globs.
 // Patterns follow path.Match; Validate refused malformed ones.
@@ -163,7 +171,7 @@ type TaskGroup struct {
 	Volumes        Opaque
 	Disconnect     *DisconnectStrategy
 	Migrate        *MigrateStrategy
-	Scaling        Opaque
+	Scaling        *ScalingPolicy
 	Consul         Opaque
 	MaxRunDuration Opaque
 	// Old forms that Nomad accepts and ignores with a warning.
@@ -211,7 +219,7 @@ type Task struct {
 	Vault           Opaque
 	Consul          Opaque
 	Templates       Opaque
-	DispatchPayload Opaque
+	DispatchPayload *DispatchPayloadConfig
 	VolumeMounts    Opaque
 	CSIPluginConfig Opaque `json:",omitempty"`
 	ScalingPolicies Opaque
@@ -409,10 +417,22 @@ type Service struct {
 // UnmarshalJSON sets the group's defaults before decoding.
 func (g *TaskGroup) UnmarshalJSON(b []byte) error {
 	type plain TaskGroup
-	v := plain(TaskGroup{Count: 1})
+	v := plain(TaskGroup{Count: Unset})
 	err := json.Unmarshal(b, &v)
 	*g = TaskGroup(v)
+	g.DefaultCount()
 	return err
+}
+
+// DefaultCount sets a count that was not given: the least that the group may be
+// scaled to, else 1.
+func (g *TaskGroup) DefaultCount() {
+	if g.Count == Unset {
+		g.Count = 1
+		if g.Scaling != nil && g.Scaling.Min != Unset {
+			g.Count = int(g.Scaling.Min)
+		}
+	}
 }
 
 // UnmarshalJSON sets the task's defaults before decoding.

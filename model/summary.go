@@ -144,7 +144,7 @@ func (r *DeploymentRow) Size() int {
 func (j *Job) Row(summary *JobSummary, newest *Deployment) *JobRow {
 	r := &JobRow{
 		Namespace: j.Namespace, ID: j.ID, Name: j.Name, ParentID: j.ParentID, Type: j.Type, Status: j.Status, StatusDescription: j.StatusDescription,
-		Priority: j.Priority, Stop: j.Stop, Multiregion: j.Multiregion != nil, Periodic: j.Periodic != nil, ParameterizedJob: j.ParameterizedJob != nil,
+		Priority: j.Priority, Stop: j.Stop, Multiregion: j.Multiregion != nil, Periodic: j.IsPeriodic(), ParameterizedJob: j.IsParameterized(),
 		Version: j.Version, SubmitTime: j.SubmitTime, Datacenters: j.Datacenters,
 		CreateIndex: j.CreateIndex, ModifyIndex: j.ModifyIndex, JobModifyIndex: j.JobModifyIndex,
 	}

@@ -123,13 +123,18 @@ func (j *Job) Faults() (list []*Error, warnings []string) {
 	for _, b := range []struct {
 		name string
 		raw  Opaque
-	}{{"affinity", j.Affinities}, {"spread", j.Spreads}, {"multiregion", j.Multiregion}, {"periodic", j.Periodic}, {"parameterized", j.ParameterizedJob}} {
+	}{{"affinity", j.Affinities}, {"spread", j.Spreads}} {
 		if b.raw != nil {
 			f.without("job."+b.name, "the "+b.name+" block")
 		}
 	}
+	if j.Multiregion != nil {
+		j.Multiregion.check(f, j)
+	}
 	checkConstraints(f, "job", j.Constraints)
 	checkMeta(f, "job.meta", j.Meta)
+	warnings = j.checkPeriodic(f)
+	j.checkParameterized(f)
 	switch {
 	case len(j.TaskGroups) == 0:
 		f.add("job.group", "there is none; a job has at least one group")
@@ -198,7 +203,7 @@ func (g *TaskGroup) validate(f *faults, jobType string) (warnings []string) {
 	for _, b := range []struct {
 		name string
 		raw  Opaque
-	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"scaling", g.Scaling}, {"consul", g.Consul}} {
+	}{{"affinity", g.Affinities}, {"spread", g.Spreads}, {"volume", g.Volumes}, {"consul", g.Consul}} {
 		if b.raw != nil {
 			f.without(at+"."+b.name, "the "+b.name+" block")
 		}
@@ -219,6 +224,9 @@ func (g *TaskGroup) validate(f *faults, jobType string) (warnings []string) {
 	checkRestart(f, at+".restart", g.RestartPolicy)
 	checkReschedule(f, at+".reschedule", g.ReschedulePolicy)
 	g.checkStrategies(f, at, jobType)
+	if g.Scaling != nil {
+		g.Scaling.check(f, at+".scaling", g.Count)
+	}
 	if g.EphemeralDisk != nil && g.EphemeralDisk.SizeMB < 0 {
 		f.add(at+".ephemeral_disk.size", "%d MB is negative", g.EphemeralDisk.SizeMB)
 	}
@@ -282,7 +290,7 @@ func (t *Task) validate(f *faults, group string) (warnings []string) {
 		raw  Opaque
 	}{
 		{"affinity", t.Affinities}, {"lifecycle", t.Lifecycle}, {"artifact", t.Artifacts}, {"vault", t.Vault}, {"template", t.Templates},
-		{"dispatch_payload", t.DispatchPayload}, {"volume_mount", t.VolumeMounts}, {"csi_plugin", t.CSIPluginConfig},
+		{"volume_mount", t.VolumeMounts}, {"csi_plugin", t.CSIPluginConfig},
 		{"scaling", t.ScalingPolicies}, {"secret", t.Secrets}, {"action", t.Actions}, {"schedule", t.Schedule}, {"identity", t.Identities},
 		{"identity", t.Identity}, {"consul", t.Consul},
 	} {
@@ -290,6 +298,7 @@ func (t *Task) validate(f *faults, group string) (warnings []string) {
 			f.without(at+"."+b.name, "the "+b.name+" block")
 		}
 	}
+	t.DispatchPayload.validate(f, at+".dispatch_payload")
 	checkConstraints(f, at, t.Constraints)
 	checkMeta(f, at+".meta", t.Meta)
 	checkMeta(f, at+".env", t.Env)

@@ -19,7 +19,7 @@ func TestWhatIsSaidAboutAJobIsShortHoweverLargeTheJob(t *testing.T) {
 		"group":       func(j *Job) { j.TaskGroups[0].Name = long },
 		"task":        func(j *Job) { j.TaskGroups[0].Tasks[0].Name = long },
 		"datacenter":  func(j *Job) { j.Datacenters = []string{"[" + long} },
-		"unsupported": func(j *Job) { j.TaskGroups[0].Name = long; j.TaskGroups[0].Scaling = Opaque("{}") },
+		"unsupported": func(j *Job) { j.TaskGroups[0].Name = long; j.TaskGroups[0].Consul = Opaque("{}") },
 		"many faults": func(j *Job) {
 			for range 150 {
 				j.TaskGroups = append(j.TaskGroups, &TaskGroup{Name: long[:1000], Count: -1})

@@ -27,6 +27,7 @@ func (s *deployments) bind(r *rpc.Server) {
 	rpc.Handle(r, method.DeploymentPromote, s.promote)
 	rpc.Handle(r, method.DeploymentFail, s.fail)
 	rpc.Handle(r, method.DeploymentPause, s.pause)
+	rpc.Handle(r, method.DeploymentUnblock, s.unblock)
 	rpc.Handle(r, method.DeploymentHealth, s.health)
 	rpc.Handle(r, method.JobDeployments, s.ofJob)
 	rpc.Handle(r, method.JobRevert, s.revert)
@@ -34,17 +35,17 @@ func (s *deployments) bind(r *rpc.Server) {
 	rpc.Handle(r, method.JobTag, s.tag)
 }
 
-func (s *deployments) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.DeploymentListResponse, error) {
+func (s *deployments) list(ctx context.Context, c *rpc.Inbound, req *method.ListRequest) (*method.DeploymentListResponse, error) {
 	out := &method.DeploymentListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
-		var err error
-		out.Deployments, out.NextToken, err = lister[*model.Deployment, *model.Deployment]{
+	var err error
+	out.Deployments, err = list(ctx, s.reader, c.Envelope.Method, &req.Query, nil, &out.Meta, func(ws state.Watch, snap *state.Snapshot) view[*model.Deployment, *model.Deployment] {
+		return view[*model.Deployment, *model.Deployment]{snap.Deployments(ws, strings.ToLower(req.Prefix)), lister[*model.Deployment, *model.Deployment]{
 			key:  func(d *model.Deployment) string { return d.ID },
 			keep: func(d *model.Deployment) bool { return inNamespace(&req.Query, d.Namespace) },
 			stub: func(d *model.Deployment) *model.Deployment { return d },
-		}.page(&req.Query, snap.Deployments(ws, strings.ToLower(req.Prefix)))
-		return snap.DeploymentsIndex(), err
+		}, snap.DeploymentsIndex()}
 	})
+	return out, err
 }
 
 func (s *deployments) get(ctx context.Context, _ *rpc.Inbound, req *method.DeploymentRequest) (*method.DeploymentResponse, error) {
@@ -161,6 +162,20 @@ func (s *deployments) pause(ctx context.Context, c *rpc.Inbound, req *method.Dep
 	return s.change(ctx, c, d, req, cell.CmdDeploymentStatus, body)
 }
 
+// unblock ends a deployment that is done here and waits for other regions.
+func (s *deployments) unblock(ctx context.Context, c *rpc.Inbound, req *method.DeploymentUnblockRequest) (*method.DeploymentUpdateResponse, error) {
+	_, d, err := s.find(req.DeploymentID)
+	if err != nil {
+		return nil, err
+	}
+	if d.Active() && d.Status != model.DeploymentBlocked {
+		return nil, model.Errorf(model.KindConflict, "cannot unblock deployment %s: it is %s, and does not wait for other regions", d.ID, d.Status)
+	}
+	return s.change(ctx, c, d, req, cell.CmdDeploymentStatus, &cell.DeploymentStatus{Time: s.clock.Now().UnixNano(), Update: model.DeploymentUpdate{
+		DeploymentID: d.ID, Status: model.DeploymentSuccessful, StatusDescription: "deployment was unblocked by an operator",
+	}})
+}
+
 func (s *deployments) health(ctx context.Context, c *rpc.Inbound, req *method.DeploymentHealthRequest) (*method.DeploymentUpdateResponse, error) {
 	_, d, err := s.find(req.DeploymentID)
 	if err != nil {
@@ -189,9 +204,20 @@ func (s *deployments) health(ctx context.Context, c *rpc.Inbound, req *method.De
 
 func (s *deployments) revert(ctx context.Context, c *rpc.Inbound, req *method.JobRevertRequest) (*method.JobRegisterResponse, error) {
 	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
-	job := s.snapshot().Job(nil, key)
+	snap := s.snapshot()
+	job := snap.Job(nil, key)
 	if job == nil {
 		return nil, model.NotFound("job", req.JobID)
+	}
+	// Its namespace may allow less than when the version was registered.
+	if n := snap.Namespace(nil, key.Namespace); n != nil {
+		for _, v := range snap.JobVersions(nil, key) {
+			if v.Version == req.JobVersion {
+				if err := n.Admits(v); err != nil {
+					return nil, err
+				}
+			}
+		}
 	}
 	now := s.clock.Now().UnixNano()
 	index, value, err := s.once(ctx, c, key.Namespace, req, cell.CmdJobRevert, &cell.JobRevert{

@@ -22,7 +22,13 @@ import (
 // it, and that it ended as soon as it is told to stop.
 func runNode(t testing.TB, servers []*testServer, node *model.Node, secret string) {
 	t.Helper()
-	c := rpc.NewClient(rpc.ClientConfig{Region: "us"})
+	runJudgingNode(t, servers, node, secret, func(*model.Allocation) *model.AllocDeploymentStatus { return nil })
+}
+
+// runJudgingNode is one that says also how healthy each is.
+func runJudgingNode(t testing.TB, servers []*testServer, node *model.Node, secret string, judge func(*model.Allocation) *model.AllocDeploymentStatus) {
+	t.Helper()
+	c := rpc.NewClient(rpc.ClientConfig{Region: servers[0].cfg.Region})
 	var addrs []string
 	for _, s := range servers {
 		addrs = append(addrs, s.cfg.AdvertiseRPC)
@@ -56,7 +62,7 @@ func runNode(t testing.TB, servers []*testServer, node *model.Node, secret strin
 					case a.ServerTerminal():
 						updates = append(updates, &model.AllocUpdate{ID: a.ID, ClientStatus: model.AllocClientComplete})
 					default:
-						updates = append(updates, &model.AllocUpdate{ID: a.ID, ClientStatus: model.AllocClientRunning})
+						updates = append(updates, &model.AllocUpdate{ID: a.ID, ClientStatus: model.AllocClientRunning, DeploymentID: a.DeploymentID, DeploymentStatus: judge(a)})
 					}
 				}
 				if len(updates) > 0 {

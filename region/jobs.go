@@ -17,6 +17,7 @@ import (
 type jobs struct {
 	*reader
 	*writer
+	multi  *rollouts
 	region string
 	// checkTask refuses a task that its driver could not start.
 	checkTask func(*model.Task) error
@@ -25,12 +26,15 @@ type jobs struct {
 func (s *jobs) bind(r *rpc.Server) {
 	rpc.Handle(r, method.JobRegister, s.register)
 	rpc.Handle(r, method.JobDeregister, s.deregister)
+	rpc.Handle(r, method.JobDispatch, s.dispatch)
+	rpc.Handle(r, method.JobPeriodicForce, s.force)
 	rpc.Handle(r, method.JobGet, s.get)
 	rpc.Handle(r, method.JobList, s.list)
 	rpc.Handle(r, method.JobSummary, s.summary)
 	rpc.Handle(r, method.JobVersions, s.versions)
 	rpc.Handle(r, method.JobAllocations, s.allocations)
 	rpc.Handle(r, method.JobEvaluations, s.evaluations)
+	rpc.Handle(r, method.JobPlan, s.plan)
 }
 
 func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegisterRequest) (*method.JobRegisterResponse, error) {
@@ -38,7 +42,7 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 		return nil, model.Invalidf("Job", "cannot register: the request holds no job")
 	}
 	job := model.Clone(req.Job)
-	warnings, err := s.admit(job)
+	warnings, err := s.admit(s.snapshot(), job)
 	if err != nil {
 		return nil, err
 	}
@@ -48,37 +52,64 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 	now := s.clock.Now().UnixNano()
 	asks := *req
 	asks.Job = job
+	if job.Multiregional() {
+		if req.PreserveCounts {
+			return nil, model.Errorf(model.KindUnsupported, "PreserveCounts is not supported for multi-region jobs; write the counts into the job, or scale it afterwards")
+		}
+		if req.EnforceIndex {
+			if err := cell.EnforceIndex(s.snapshot().Job(nil, job.Key()), job.ID, req.JobModifyIndex); err != nil {
+				return nil, err
+			}
+		}
+		return s.multi.submit(ctx, c, &submission{job: job, priority: req.EvalPriority, asks: &asks, warnings: warnings})
+	}
 	submitted := *job
 	submitted.SubmitTime = now
 	eval := newEval(job.Key(), job.Type, cmp.Or(req.EvalPriority, job.Priority), model.TriggerJobRegister, now)
 	index, value, err := s.once(ctx, c, job.Namespace, &asks, cell.CmdJobRegister, &cell.JobRegister{
-		Job: &submitted, Eval: eval, EnforceIndex: req.EnforceIndex, JobModifyIndex: req.JobModifyIndex,
+		Job: &submitted, Eval: eval, EnforceIndex: req.EnforceIndex, JobModifyIndex: req.JobModifyIndex, PreserveCounts: req.PreserveCounts,
 	})
 	if err != nil {
 		return nil, err
 	}
 	done := value.(*cell.JobRegistered)
 	return &method.JobRegisterResponse{
-		EvalID: done.EvalID, EvalCreateIndex: index, Index: index,
+		EvalID: done.EvalID, EvalCreateIndex: evalIndex(done.EvalID, index), Index: index,
 		JobModifyIndex: done.JobModifyIndex, Warnings: strings.Join(warnings, "\n"),
 	}, nil
 }
 
-// admit makes a submitted job ready to be stored, or refuses it.
-func (s *jobs) admit(job *model.Job) (warnings []string, err error) {
-	job.Canonicalize()
-	if job.Region != "" && job.Region != model.GlobalRegion && job.Region != s.region {
-		return nil, model.Invalidf("Region", "cannot register job %q here: it is for region %q and this is region %q", job.ID, job.Region, s.region)
+// evalIndex is that of an evaluation that was made at index, or was not made.
+func evalIndex(evalID string, index uint64) uint64 {
+	if evalID == "" {
+		return 0
 	}
-	job.Region = s.region
-	if job.Namespace != model.DefaultNamespace {
-		return nil, model.Invalidf("Namespace", "cannot register job %q: namespace %q does not exist; this version has the namespace %q only", job.ID, job.Namespace, model.DefaultNamespace)
+	return index
+}
+
+// admit makes a submitted job ready to be stored, or refuses it.
+func (s *jobs) admit(snap *state.Snapshot, job *model.Job) (warnings []string, err error) {
+	job.Canonicalize()
+	switch {
+	case job.Multiregional():
+		job.Region = model.GlobalRegion
+	case job.Region != "" && job.Region != model.GlobalRegion && job.Region != s.region:
+		return nil, model.Invalidf("Region", "cannot register job %q here: it is for region %q and this is region %q", job.ID, job.Region, s.region)
+	default:
+		job.Region = s.region
+	}
+	namespace := snap.Namespace(nil, job.Namespace)
+	if namespace == nil {
+		return nil, model.NoNamespace(job)
 	}
 	// What the server sets is not the submitter's to say.
 	job.Stop, job.Stable, job.Status, job.StatusDescription, job.ParentID = false, false, "", "", ""
 	job.Version, job.CreateIndex, job.ModifyIndex, job.JobModifyIndex, job.SubmitTime = 0, 0, 0, 0, 0
-	job.VersionTag = nil
+	job.VersionTag, job.Dispatched, job.DispatchIdempotencyToken, job.Payload = nil, false, "", nil
 	if warnings, err = job.Validate(); err != nil {
+		return nil, err
+	}
+	if err := namespace.Admits(job); err != nil {
 		return nil, err
 	}
 	if err := job.CheckTasks(s.checkTask); err != nil {
@@ -95,6 +126,9 @@ func newEval(key model.JobID, jobType string, priority int, trigger string, now 
 }
 
 func (s *jobs) deregister(ctx context.Context, c *rpc.Inbound, req *method.JobDeregisterRequest) (*method.JobDeregisterResponse, error) {
+	if req.Global {
+		return s.stopGlobal(ctx, c, req)
+	}
 	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
 	now := s.clock.Now().UnixNano()
 	eval := newEval(key, model.JobTypeService, cmp.Or(req.EvalPriority, model.JobDefaultPriority), model.TriggerJobDeregister, now)
@@ -108,6 +142,19 @@ func (s *jobs) deregister(ctx context.Context, c *rpc.Inbound, req *method.JobDe
 	}, nil
 }
 
+// stopGlobal stops a multi-region job in all its regions.
+func (s *jobs) stopGlobal(ctx context.Context, c *rpc.Inbound, req *method.JobDeregisterRequest) (*method.JobDeregisterResponse, error) {
+	sub, err := s.multi.stopGlobal(req)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.multi.submit(ctx, c, sub)
+	if err != nil {
+		return nil, err
+	}
+	return &method.JobDeregisterResponse{EvalID: done.EvalID, EvalCreateIndex: done.EvalCreateIndex, JobModifyIndex: done.JobModifyIndex, Index: done.Index}, nil
+}
+
 func (s *jobs) get(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.JobResponse, error) {
 	out := &method.JobResponse{}
 	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
@@ -119,27 +166,28 @@ func (s *jobs) get(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) 
 	})
 }
 
-func (s *jobs) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.JobListResponse, error) {
+func (s *jobs) list(ctx context.Context, c *rpc.Inbound, req *method.ListRequest) (*method.JobListResponse, error) {
 	out := &method.JobListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+	var err error
+	out.Jobs, err = list(ctx, s.reader, c.Envelope.Method, &req.Query, req.Full, &out.Meta, func(ws state.Watch, snap *state.Snapshot) view[*model.Job, *model.JobStub] {
 		namespace := cmp.Or(req.Namespace, model.DefaultNamespace)
-		var err error
-		out.Jobs, out.NextToken, err = lister[*model.Job, *model.JobStub]{
+		snap.WatchSummaries(ws, snap.Jobs(nil, namespace, req.Prefix))
+		return view[*model.Job, *model.JobStub]{snap.Jobs(ws, namespace, req.Prefix), lister[*model.Job, *model.JobStub]{
 			// A space sorts before whatever a namespace may hold.
 			key: func(j *model.Job) string { return j.Namespace + " " + j.ID },
 			keep: func(j *model.Job) bool {
 				return inNamespace(&req.Query, j.Namespace) && strings.HasPrefix(j.ID, req.Prefix)
 			},
 			stub: func(j *model.Job) *model.JobStub {
-				stub := j.Stub(snap.Summary(ws, j))
+				stub := j.Stub(snap.Summary(nil, j))
 				if req.Full {
 					stub.Meta = j.Meta
 				}
 				return stub
 			},
-		}.page(&req.Query, snap.Jobs(ws, namespace, req.Prefix))
-		return snap.JobsIndex(), err
+		}, snap.JobsIndex()}
 	})
+	return out, err
 }
 
 func (s *jobs) summary(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.JobSummaryResponse, error) {

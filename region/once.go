@@ -33,21 +33,13 @@ const maxRequestID = 256
 // of the moment it came, such as a submit time, must be left out of it.
 func (w *writer) once(ctx context.Context, c *rpc.Inbound, namespace string, asks any, cmd cell.Command, body any) (uint64, any, error) {
 	env := c.Envelope
-	if len(env.RequestID) > maxRequestID {
-		return 0, nil, model.Invalidf("idempotency_token", "the idempotency token of %d bytes is over the limit of %d", len(env.RequestID), maxRequestID)
-	}
-	b, err := wire.Encode(asks)
+	req, err := request(env.Method, env.RequestID, namespace, asks)
 	if err != nil {
 		return 0, nil, err
 	}
-	sum := sha256.Sum256(append([]byte(env.Method+"\x00"), b...))
-	req := &state.Request{
-		ID: env.RequestID, Namespace: cmp.Or(namespace, model.DefaultNamespace),
-		// A maker whose clock is ahead must not make the cell take later ids
-		// for old ones.
-		Issued: min(model.RequestIssued(env.RequestID), w.clock.Now().UnixNano()),
-	}
-	copy(req.Hash[:], sum[:])
+	// A maker whose clock is ahead must not make the cell take later ids for old
+	// ones.
+	req.Issued = min(model.RequestIssued(env.RequestID), w.clock.Now().UnixNano())
 	index, value, err := w.ApplyOnce(ctx, cmd, req, body)
 	if model.KindOf(err) == model.KindOutcomeUnknown {
 		e := *model.AsError(err)
@@ -55,4 +47,19 @@ func (w *writer) once(ctx context.Context, c *rpc.Inbound, namespace string, ask
 		return 0, nil, &e
 	}
 	return index, value, err
+}
+
+// request names what a call of a method asks for by an id.
+func request(method, id, namespace string, asks any) (*state.Request, error) {
+	if len(id) > maxRequestID {
+		return nil, model.Invalidf("idempotency_token", "the idempotency token of %d bytes is over the limit of %d", len(id), maxRequestID)
+	}
+	b, err := wire.Encode(asks)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(append([]byte(method+"\x00"), b...))
+	req := &state.Request{ID: id, Namespace: cmp.Or(namespace, model.DefaultNamespace)}
+	copy(req.Hash[:], sum[:])
+	return req, nil
 }

@@ -164,6 +164,7 @@ func New(cfg Config) (_ *Server, err error) {
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
 		heartbeats: s.heartbeats(), refusals: cfg.Refusals, keep: cfg.Keep, collectInterval: cfg.CollectInterval, autopilot: cfg.Autopilot, tend: s.members.tend,
+		calls: s.rpc,
 		pilots: autopilot.Config{
 			Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
 			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },
@@ -209,8 +210,12 @@ func (s *Server) leaderElsewhere() string {
 func (s *Server) bind() {
 	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.look.Leader, verify: s.cell.Verify}
 	write := &writer{applier: s.cell, clock: s.cfg.Clock}
-	(&jobs{reader: read, writer: write, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
+	multi := &rollouts{reader: read, writer: write, region: s.cfg.Region, calls: s.rpc}
+	multi.bind(s.rpc)
+	(&jobs{reader: read, writer: write, multi: multi, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&deployments{reader: read, writer: write}).bind(s.rpc)
+	(&scaling{reader: read, writer: write, multi: multi}).bind(s.rpc)
+	(&namespaces{reader: read, writer: write}).bind(s.rpc)
 	(&allocs{reader: read, writer: write, nodes: s.rpc}).bind(s.rpc)
 	(&evals{reader: read, writer: write}).bind(s.rpc)
 	(&events{snapshot: s.cell.Snapshot}).bind(s.rpc)

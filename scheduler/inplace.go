@@ -63,6 +63,19 @@ func sameTasks(old, now *model.Job, group string) bool {
 	return was != nil && maps.Equal(old.Meta, now.Meta) && sameJSON(inert(was), inert(is))
 }
 
+// SameTask reports whether a task of a group's older version can go on as the
+// newer one's, as far as the task itself goes.
+func SameTask(old, now *model.Job, group, task string) bool {
+	find := func(j *model.Job) *model.Task {
+		if g := j.Group(group); g != nil {
+			return inert(g).Task(task)
+		}
+		return nil
+	}
+	was, is := find(old), find(now)
+	return was != nil && is != nil && sameJSON(was, is)
+}
+
 // samePlace reports whether two versions may run on the same nodes.
 func samePlace(old, now *model.Job, group string) bool {
 	where := func(j *model.Job) any {

@@ -49,6 +49,10 @@ func Propose(st State, eval *model.Evaluation, opts Options) (*Proposal, error) 
 	p.Plan.JobVersion, p.Plan.JobModifyIndex, p.Plan.AllAtOnce = job.Version, job.JobModifyIndex, job.AllAtOnce
 	if d.created {
 		d.deployment.ID = opts.newUUID().String()
+		if eval.TriggeredBy == model.TriggerJobRegister && eval.DeploymentID != "" {
+			// It is known already, as one that waited for its region's turn.
+			d.deployment.ID = eval.DeploymentID
+		}
 		p.Plan.Deployment = d.deployment
 	}
 	sh := &sharing{plan: p.Plan, job: job, at: make(map[shareKey]uint16)}

@@ -139,7 +139,7 @@ func (s *groupState) deploy(state *model.DeploymentState) {
 		s.deployment = &model.Deployment{
 			Namespace: s.job.Namespace, JobID: s.job.ID, JobVersion: s.job.Version, JobModifyIndex: s.job.ModifyIndex,
 			JobSpecModifyIndex: s.job.JobModifyIndex, JobCreateIndex: s.job.CreateIndex, EvalPriority: s.eval.Priority,
-			Status: model.DeploymentRunning, StatusDescription: "deployment is running",
+			IsMultiregion: s.job.Multiregional(), Status: model.DeploymentRunning, StatusDescription: "deployment is running",
 			TaskGroups: make(map[string]*model.DeploymentState), CreateTime: s.now.UnixNano(), ModifyTime: s.now.UnixNano(),
 		}
 	}

@@ -6,6 +6,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -74,6 +75,62 @@ func (c *Client) Evals(ctx context.Context, namespace, job, status, filter strin
 	return rows, answers, err
 }
 
+// Registered is the answer to a submit.
+type Registered = method.JobRegisterResponse
+
+// RegisterOptions are those of a submit. EnforceIndex refuses it unless the job's
+// JobModifyIndex is ModifyIndex.
+type RegisterOptions struct {
+	// Region is where the request goes, "" for the agent's or the job's.
+	Region       string
+	EnforceIndex bool
+	ModifyIndex  uint64
+	// Token makes the submit one that may be sent again.
+	Token string
+}
+
+// Register submits a job with all that it says: the official client's types lose
+// what they do not know.
+func (c *Client) Register(ctx context.Context, job *model.Job, opts RegisterOptions) (*Registered, error) {
+	query := url.Values{}
+	for name, value := range map[string]string{"region": opts.Region, "namespace": job.Namespace, "idempotency_token": opts.Token} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	out := new(Registered)
+	_, err := c.send(ctx, http.MethodPut, "/v1/jobs", query, map[string]any{
+		"Job": job, "EnforceIndex": opts.EnforceIndex, "JobModifyIndex": opts.ModifyIndex,
+	}, out)
+	return out, err
+}
+
+// Plan asks what submitting a multi-region job would do in each of its regions;
+// without, unless "", is one whose loss the others are to make up for.
+func (c *Client) Plan(ctx context.Context, job *model.Job, via, without string, diff bool) ([]method.RegionPlan, error) {
+	query := url.Values{}
+	for name, value := range map[string]string{"region": via, "namespace": job.Namespace, "without": without} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	var out struct{ Regions []method.RegionPlan }
+	_, err := c.send(ctx, http.MethodPut, "/v1/job/"+url.PathEscape(job.ID)+"/plan", query, map[string]any{"Job": job, "Diff": diff}, &out)
+	return out.Regions, err
+}
+
+// Rollout returns how far the regions of a multi-region job are, as the region
+// via knows, unless that is "": then any that does.
+func (c *Client) Rollout(ctx context.Context, namespace, job, via string) (*model.Rollout, error) {
+	query := url.Values{"namespace": {namespace}}
+	if via != "" {
+		query.Set("region", via)
+	}
+	out := new(model.Rollout)
+	_, err := c.get(ctx, "/v1/federation/rollout/"+url.PathEscape(job), query, out)
+	return out, err
+}
+
 func (c *Client) all(ctx context.Context, path string, query url.Values, rows any) ([]model.RegionAnswer, error) {
 	query.Set("region", model.AllRegions)
 	h, err := c.get(ctx, path, query, rows)
@@ -88,7 +145,19 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, out any
 }
 
 func (c *Client) do(ctx context.Context, verb, path string, query url.Values, out any) (http.Header, error) {
-	req, err := http.NewRequestWithContext(ctx, verb, strings.TrimSuffix(c.Address, "/")+path+"?"+query.Encode(), nil)
+	return c.send(ctx, verb, path, query, nil, out)
+}
+
+func (c *Client) send(ctx context.Context, verb, path string, query url.Values, in, out any) (http.Header, error) {
+	var sent io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("cannot send the request: %w", err)
+		}
+		sent = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, verb, strings.TrimSuffix(c.Address, "/")+path+"?"+query.Encode(), sent)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the address %q: %w", c.Address, err)
 	}

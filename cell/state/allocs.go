@@ -205,7 +205,7 @@ type allocTxn struct {
 	freed []model.UUID
 	// ownsFree says that free is the transaction's to change.
 	ownsFree bool
-	// touched are the places of rows that are new or changed, each once.
+	// touched are the places of rows that were changed, each once.
 	touched []uint32
 	// jobsTouched and nodesTouched are those whose entries were changed.
 	jobsTouched  []model.JobID
@@ -262,7 +262,6 @@ func (t *allocTxn) insert(row model.AllocRow, nodeName string) bool {
 	}
 	place := t.add(row)
 	t.byID.ReplaceOrInsert(idPlace{row.ID, place})
-	t.touched = append(t.touched, place)
 
 	j := t.ownJob(row.Shared.Job.Key())
 	j.places = append(j.places, place)

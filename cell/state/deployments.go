@@ -46,11 +46,13 @@ func (s *Snapshot) DeploymentsOfJob(ws Watch, key model.JobID) []*model.Deployme
 	})
 }
 
-// LatestDeployment is the newest of a job's deployments, nil when it never had
-// any.
+// LatestDeployment is the newest of a job's deployments, but for one that waits
+// for its region's turn; nil when it never had any.
 func (s *Snapshot) LatestDeployment(ws Watch, key model.JobID) *model.Deployment {
-	if all := s.DeploymentsOfJob(ws, key); len(all) > 0 {
-		return all[0]
+	for _, d := range s.DeploymentsOfJob(ws, key) {
+		if !d.Awaits() {
+			return d
+		}
 	}
 	return nil
 }
@@ -69,14 +71,21 @@ func (s *Snapshot) StableVersion(key model.JobID, before uint64) *model.Job {
 	return nil
 }
 
-// addDeployment inserts a deployment, unless it is there already.
+// addDeployment inserts a deployment, unless it is there already. One that waited
+// for its region's turn makes room for it.
 func (t *Txn) addDeployment(given *model.Deployment) error {
-	if first[*model.Deployment](t.tx, nil, tableDeployments, given.ID) != nil {
+	if have := first[*model.Deployment](t.tx, nil, tableDeployments, given.ID); have != nil && !have.Awaits() {
 		return nil
 	}
 	snap := Snapshot{tx: t.tx}
 	kept := 1
 	for _, old := range snap.DeploymentsOfJob(nil, given.Key()) {
+		if old.Awaits() && old.JobVersion <= given.JobVersion {
+			if err := t.delete(tableDeployments, old); err != nil {
+				return err
+			}
+			continue
+		}
 		if kept++; kept > DeploymentsKept && !old.Active() {
 			if err := t.delete(tableDeployments, old); err != nil {
 				return err

@@ -18,9 +18,11 @@ type Changes struct {
 	cause string
 	// rows are *model.Job, *model.Evaluation, *model.Deployment, *model.Node
 	// and gone, in the order of writing; one may be there more than once.
-	rows   []any
-	allocs []model.AllocRow
-	cost   int
+	rows []any
+	// placed are allocations that are new, changed others.
+	placed  []*placing
+	changed []model.AllocRow
+	cost    int
 }
 
 // gone marks a row that was deleted.
@@ -46,8 +48,8 @@ func (t *Txn) noteGone(table string, row any) {
 }
 
 // What a batch of changes is taken to keep in memory, in bytes: a decoded entry
-// is about three times as large as an encoded one, and an allocation's row is
-// 112 and often has some extras.
+// is about three times as large as an encoded one, a placement is 56, and a
+// changed allocation's row 112 and some extras.
 const (
 	costOfChanges = 256
 	costOfRow     = 1024
@@ -57,22 +59,26 @@ const (
 // changes returns what the transaction changed, nil when nothing that has
 // events.
 func (t *Txn) changes(table *allocTable) *Changes {
-	c := &Changes{Index: t.index, cause: t.cause, rows: t.rowsChanged}
+	c := &Changes{Index: t.index, cause: t.cause, rows: t.rowsChanged, placed: t.placed}
+	allocs := 0
+	for _, p := range c.placed {
+		allocs += len(p.place)
+	}
 	if t.allocs != nil && len(t.allocs.touched) > 0 {
-		c.allocs = make([]model.AllocRow, 0, len(t.allocs.touched))
+		c.changed = make([]model.AllocRow, 0, len(t.allocs.touched))
 		for _, place := range t.allocs.touched {
 			// What was changed may have been deleted since.
 			if leaf := table.rows.leaf(int(place)); leaf != nil {
 				if r := &leaf.rows[place&(leafSize-1)]; r.Shared != nil {
-					c.allocs = append(c.allocs, *r)
+					c.changed = append(c.changed, *r)
 				}
 			}
 		}
 	}
-	if len(c.rows) == 0 && len(c.allocs) == 0 {
+	if allocs += len(c.changed); len(c.rows)+allocs == 0 {
 		return nil
 	}
-	c.cost = costOfChanges + 3*t.size + costOfRow*len(c.rows) + costOfAlloc*len(c.allocs)
+	c.cost = costOfChanges + 3*t.size + costOfRow*len(c.rows) + costOfAlloc*allocs
 	return c
 }
 
@@ -91,8 +97,7 @@ func (c *Changes) Events(f *model.EventFilter, snap *Snapshot) iter.Seq[*model.E
 				}
 			}
 		}
-		for i := range c.allocs {
-			r := &c.allocs[i]
+		for r := range c.allocs() {
 			key, id, deployment := r.Job().Key(), r.ID.String(), r.Shared.DeploymentID.String()
 			if !f.Wants(model.TopicAllocation, key.Namespace, id, key.ID, deployment) {
 				continue
@@ -101,6 +106,24 @@ func (c *Changes) Events(f *model.EventFilter, snap *Snapshot) iter.Seq[*model.E
 			e.Payload.Allocation = snap.View(r)
 			e.Payload.Allocation.Job = nil
 			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// allocs yields the rows of allocations.
+func (c *Changes) allocs() iter.Seq[*model.AllocRow] {
+	return func(yield func(*model.AllocRow) bool) {
+		for _, p := range c.placed {
+			for i := range p.place {
+				if r := p.row(i); !r.ID.IsZero() && !yield(&r) {
+					return
+				}
+			}
+		}
+		for i := range c.changed {
+			if !yield(&c.changed[i]) {
 				return
 			}
 		}

@@ -54,20 +54,25 @@ func (s *Snapshot) versions(ws Watch, key model.JobID) []*model.Job {
 	return out
 }
 
+// SpecsIndex is the index of the last change of any job, its counts left aside.
+func (s *Snapshot) SpecsIndex() uint64 { return s.tableIndex(tableJobs) }
+
 // JobsIndex is the index of the last change of any job or of its counts.
 func (s *Snapshot) JobsIndex() uint64 { return max(s.tableIndex(tableJobs), s.tableIndex(tableAllocs)) }
 
-// UpsertJob registers a new version of a job, or the job. Its Version and
-// indexes are set here; a job that equals the stored one in all that a user
-// writes keeps its version. It returns the stored job.
-func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
+// NextVersion is what becomes of a job that is registered at a Raft index, where
+// old, nil for none, is the job so far.
+func NextVersion(old, job *model.Job, index uint64) *model.Job {
 	j := *job
-	old := first[*model.Job](t.tx, nil, tableJobs, j.Namespace, j.ID)
-	j.ModifyIndex, j.JobModifyIndex = t.index, t.index
+	j.ModifyIndex, j.JobModifyIndex = index, index
+	j.StampScaling(old, index)
 	if old == nil {
-		j.CreateIndex, j.Version = t.index, 0
+		j.CreateIndex, j.Version = index, 0
 	} else {
 		j.CreateIndex = old.CreateIndex
+		// Whose child it is, and of what, is not for a new version to say.
+		j.ParentID, j.Dispatched = old.ParentID, old.Dispatched
+		j.DispatchIdempotencyToken, j.Payload = old.DispatchIdempotencyToken, old.Payload
 		if model.SameSpec(old, &j) {
 			j.Version, j.Stable, j.VersionTag = old.Version, old.Stable, old.VersionTag
 		} else {
@@ -78,6 +83,31 @@ func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
 	if j.Stop {
 		j.Status = model.JobStatusDead
 	}
+	return &j
+}
+
+// UpsertJob registers a new version of a job, or the job. Its Version and
+// indexes are set here; a job that equals the stored one in all that a user
+// writes keeps its version. It returns the stored job.
+func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
+	old := first[*model.Job](t.tx, nil, tableJobs, job.Namespace, job.ID)
+	return t.putVersion(old, *NextVersion(old, job, t.index))
+}
+
+// UpsertShare registers a region's share of a multi-region job as a version of a
+// number that all regions have, or of a higher one when the region has gone
+// beyond it by itself.
+func (t *Txn) UpsertShare(job *model.Job, version uint64) (*model.Job, error) {
+	old := first[*model.Job](t.tx, nil, tableJobs, job.Namespace, job.ID)
+	j := *NextVersion(old, job, t.index)
+	if old != nil && j.Version == old.Version {
+		j.Version, j.Stable, j.VersionTag = old.Version+1, false, nil
+	}
+	j.Version = max(j.Version, version)
+	return t.putVersion(old, j)
+}
+
+func (t *Txn) putVersion(old *model.Job, j model.Job) (*model.Job, error) {
 	// The job's entry among the allocations gives those something to watch
 	// who wait for its first one.
 	if t.before.job(j.Key()) == nil {
@@ -94,6 +124,9 @@ func (t *Txn) UpsertJob(job *model.Job) (*model.Job, error) {
 		return nil, err
 	}
 	if err := t.putJob(&j); err != nil {
+		return nil, err
+	}
+	if err := t.scheduled(old, &j); err != nil {
 		return nil, err
 	}
 	return &j, t.refreshStatus(j.Key())
@@ -118,7 +151,12 @@ func (t *Txn) trimVersions(j *model.Job) error {
 	return nil
 }
 
-func (t *Txn) putJob(j *model.Job) error { return t.insert(tableJobs, j) }
+func (t *Txn) putJob(j *model.Job) error {
+	if err := t.countChild(first[*model.Job](t.tx, nil, tableJobs, j.Namespace, j.ID), j); err != nil {
+		return err
+	}
+	return t.insert(tableJobs, j)
+}
 
 // StopJob marks a job stopped, as a new modification of its newest version; it
 // returns nil when there is no such job.
@@ -145,14 +183,24 @@ func (t *Txn) PurgeJob(key model.JobID) error {
 		if err := t.delete(tableJobs, old); err != nil {
 			return err
 		}
+		if err := t.countChild(old, nil); err != nil {
+			return err
+		}
+		if err := t.forgetParent(old); err != nil {
+			return err
+		}
 	}
 	t.rows().dropJob(key)
+	if err := t.purgeScaling(key); err != nil {
+		return err
+	}
 	return t.purgeDeployments(key)
 }
 
 // refreshStatus derives a job's status from its allocations and evaluations:
 // running as soon as an allocation is not terminal, dead when there is neither
-// work nor an open evaluation left, pending before.
+// work nor an open evaluation left, pending before. What runs as its children only
+// is running until it is stopped.
 func (t *Txn) refreshStatus(key model.JobID) error {
 	j := first[*model.Job](t.tx, nil, tableJobs, key.Namespace, key.ID)
 	if j == nil {
@@ -182,7 +230,7 @@ func (t *Txn) deriveStatus(j *model.Job) string {
 		// What still runs is on its way out: for its user the job is dead as
 		// soon as it was stopped, as Nomad shows it.
 		return model.JobStatusDead
-	case live:
+	case live || j.IsParent():
 		return model.JobStatusRunning
 	}
 	open := false
@@ -190,7 +238,9 @@ func (t *Txn) deriveStatus(j *model.Job) string {
 		open = true
 		break
 	}
-	if !open && placed {
+	// A child begins with an evaluation: one that found nothing to place leaves it
+	// with nothing to come.
+	if !open && (placed || j.ParentID != "") {
 		return model.JobStatusDead
 	}
 	return model.JobStatusPending
@@ -205,6 +255,28 @@ func (s *Snapshot) JobSummary(ws Watch, key model.JobID) *model.JobSummary {
 	return s.Summary(ws, j)
 }
 
+// watchedOne is how many rows are watched one by one: a watch of more than 32
+// channels costs goroutines.
+const watchedOne = 24
+
+// WatchSummaries adds to ws the counts of jobs' allocations: each job's, or when
+// those are many the whole table's.
+func (s *Snapshot) WatchSummaries(ws Watch, jobs iter.Seq[*model.Job]) {
+	if ws == nil {
+		return
+	}
+	few := make(Watch)
+	for j := range jobs {
+		if s.jobAllocs(few, j.Key()); len(few) > watchedOne {
+			s.watchAllocs(ws)
+			return
+		}
+	}
+	for c := range few {
+		ws.Add(c)
+	}
+}
+
 // Summary counts the allocations of j.
 func (s *Snapshot) Summary(ws Watch, j *model.Job) *model.JobSummary {
 	out := &model.JobSummary{
@@ -213,6 +285,11 @@ func (s *Snapshot) Summary(ws Watch, j *model.Job) *model.JobSummary {
 	}
 	for _, g := range j.TaskGroups {
 		out.Summary[g.Name] = model.TaskGroupSummary{}
+	}
+	if j.IsParent() {
+		if p := s.Parent(ws, j.Key()); p != nil {
+			*out.Children, out.ModifyIndex = p.Children, max(out.ModifyIndex, p.ModifyIndex)
+		}
 	}
 	ja := s.jobAllocs(ws, j.Key())
 	if ja != nil && ja.incarnation == j.CreateIndex {

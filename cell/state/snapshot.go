@@ -33,8 +33,12 @@ const (
 	recRequest    byte = 14
 	recAutopilot  byte = 15
 	recDeployment byte = 16
+	recParent     byte = 17
 	recScheduler  byte = 18
 	recCapacity   byte = 19
+	recNamespace  byte = 25
+	recScaling    byte = 30
+	recRollout    byte = 26
 )
 
 // rowsPerRecord keeps a batch of rows below 512 kB, without extras.

@@ -55,8 +55,9 @@ type Txn struct {
 	index  uint64
 	before *allocTable
 	dirty  map[string]bool
-	// rowsChanged, cause and size are for events.
+	// rowsChanged, placed, cause and size are for events.
 	rowsChanged []any
+	placed      []*placing
 	cause       string
 	size        int
 	// rowsTouched are rows written or deleted, for summaries.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -74,6 +76,11 @@ func deploymentStatusCommand() *cobra.Command {
 				return printJSON(c.OutOrStdout(), d)
 			}
 			showDeployment(c.OutOrStdout(), &m, d)
+			if d.IsMultiregion {
+				if r, err := m.federation().Rollout(context.Background(), d.Namespace, d.JobID, cmp.Or(m.region, env("REGION"))); err == nil && r.Won != nil && r.Won.Version == d.JobVersion {
+					showRollout(c.OutOrStdout(), &m, r)
+				}
+			}
 			if !watch {
 				return nil
 			}
@@ -223,6 +230,13 @@ func deploymentResumeCommand() *cobra.Command {
 	return deploymentChange("resume", "Let a paused deployment go on", nil, func(client *api.Client, d *api.Deployment) (*api.DeploymentUpdateResponse, string, error) {
 		out, _, err := client.Deployments().Pause(d.ID, false, nil)
 		return out, "goes on", err
+	})
+}
+
+func deploymentUnblockCommand() *cobra.Command {
+	return deploymentChange("unblock", "Let a deployment that waits for other regions be", nil, func(client *api.Client, d *api.Deployment) (*api.DeploymentUpdateResponse, string, error) {
+		out, _, err := client.Deployments().Unblock(d.ID, nil)
+		return out, "unblocked", err
 	})
 }
 

@@ -10,11 +10,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
+	apiclient "atoll/api/client"
 	"atoll/jobspec"
 	"atoll/model"
 )
@@ -22,7 +24,7 @@ import (
 func jobRunCommand() *cobra.Command {
 	var m meta
 	var in jobInput
-	var detach, output bool
+	var detach, output, preserve bool
 	var checkIndex string
 	c := &cobra.Command{
 		Use: "run FILE", Short: "Submit a job", Args: cobra.ExactArgs(1),
@@ -34,10 +36,19 @@ func jobRunCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output {
+			switch multi := in.job.Multiregional(); {
+			case output && multi:
+				return printJSON(c.OutOrStdout(), map[string]any{"Job": in.job})
+			case output:
 				return printJSON(c.OutOrStdout(), map[string]any{"Job": job})
+			case multi:
+				opts := apiclient.RegisterOptions{Region: cmp.Or(m.region, env("REGION"))}
+				if err := checked(checkIndex, &opts.EnforceIndex, &opts.ModifyIndex); err != nil {
+					return err
+				}
+				return submitEverywhere(c, &m, in.job, opts, detach)
 			}
-			return submit(c, &m, job, checkIndex, detach)
+			return submit(c, &m, job, &api.RegisterOptions{PreserveCounts: preserve}, checkIndex, detach)
 		},
 	}
 	m.flags(c)
@@ -46,33 +57,21 @@ func jobRunCommand() *cobra.Command {
 	f.BoolVar(&detach, "detach", false, "do not follow the evaluation")
 	f.BoolVar(&output, "output", false, "print the job as JSON instead of submitting it")
 	f.StringVar(&checkIndex, "check-index", "", "submit only if the job's modify `INDEX` is this; 0 for a job that is new")
+	f.BoolVar(&preserve, "preserve-counts", false, "keep the counts that the job's groups have")
 	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
 	return c
 }
 
 // submit registers the job and follows what comes of it.
-func submit(c *cobra.Command, m *meta, job *api.Job, checkIndex string, detach bool) error {
+func submit(c *cobra.Command, m *meta, job *api.Job, opts *api.RegisterOptions, checkIndex string, detach bool) error {
 	client, err := m.client()
 	if err != nil {
 		return err
 	}
-	opts := &api.RegisterOptions{}
-	if checkIndex != "" {
-		if _, err := fmt.Sscan(checkIndex, &opts.ModifyIndex); err != nil {
-			return fmt.Errorf("-check-index %q is no number", checkIndex)
-		}
-		opts.EnforceIndex = true
+	if err := checked(checkIndex, &opts.EnforceIndex, &opts.ModifyIndex); err != nil {
+		return err
 	}
-	// The job file's region and namespace win over flags.
-	write, query := &api.WriteOptions{}, &api.QueryOptions{}
-	if r := deref(job.Region); r != "" && r != model.GlobalRegion {
-		client.SetRegion(r)
-		write.Region, query.Region = r, r
-	}
-	if n := deref(job.Namespace); n != "" {
-		client.SetNamespace(n)
-		write.Namespace, query.Namespace = n, n
-	}
+	write, query := pointAt(client, job)
 	resp, _, err := client.Jobs().RegisterOpts(job, opts, write)
 	if err != nil {
 		return err
@@ -85,13 +84,44 @@ func submit(c *cobra.Command, m *meta, job *api.Job, checkIndex string, detach b
 		if resp.EvalID != "" {
 			fmt.Fprintln(c.OutOrStdout(), "Evaluation ID: "+resp.EvalID)
 		}
+		if next := nextLaunch(job); next != "" {
+			fmt.Fprintln(c.OutOrStdout(), "Approximate next launch time: "+next)
+		}
 		return nil
 	}
 	return (&monitor{meta: m, client: client, out: c.OutOrStdout(), query: query}).follow(c, resp.EvalID)
 }
 
+// checked reads the flag -check-index.
+func checked(flag string, enforce *bool, index *uint64) (err error) {
+	if *enforce = flag != ""; *enforce {
+		if *index, err = strconv.ParseUint(flag, 10, 64); err != nil {
+			return fmt.Errorf("-check-index %q is no number", flag)
+		}
+	}
+	return nil
+}
+
+// pointAt makes the client ask where a job belongs: the job file's region and
+// namespace win over flags.
+func pointAt(client *api.Client, job *api.Job) (*api.WriteOptions, *api.QueryOptions) {
+	write, query := &api.WriteOptions{}, &api.QueryOptions{}
+	if r := deref(job.Region); r != "" && r != model.GlobalRegion {
+		client.SetRegion(r)
+		write.Region, query.Region = r, r
+	}
+	if n := deref(job.Namespace); n != "" {
+		client.SetNamespace(n)
+		write.Namespace, query.Namespace = n, n
+	}
+	return write, query
+}
+
 // jobInput is how a job is given.
 type jobInput struct {
+	// job is the one that was read, with what the official client's type has no
+	// words for.
+	job            *model.Job
 	vars, varFiles []string
 	json           bool
 	loose          bool
@@ -152,6 +182,7 @@ func (in *jobInput) read(c *cobra.Command, name string) (*api.Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	in.job = job
 	b, err := json.Marshal(job)
 	if err != nil {
 		return nil, fmt.Errorf("cannot send the job: %w", err)

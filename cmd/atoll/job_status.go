@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -60,7 +61,12 @@ func findJob(client *api.Client, prefix string) (string, error) {
 	for _, j := range jobs {
 		ids = append(ids, j.ID)
 	}
-	return unique("job", prefix, ids)
+	id, err := unique("job", prefix, ids)
+	if err == nil {
+		// All namespaces were asked, maybe; what follows is about this one's.
+		client.SetNamespace(jobs[slices.Index(ids, id)].Namespace)
+	}
+	return id, err
 }
 
 func listJobs(w io.Writer, m *meta, client *api.Client) error {
@@ -75,9 +81,17 @@ func listJobs(w io.Writer, m *meta, client *api.Client) error {
 		fmt.Fprintln(w, "No running jobs")
 		return nil
 	}
-	rows := []string{"ID|Type|Priority|Status|Submit Date"}
+	head, all := "ID", cmp.Or(m.namespace, env("NAMESPACE")) == model.AllNamespaces
+	if all {
+		head += "|Namespace"
+	}
+	rows := []string{head + "|Type|Priority|Status|Submit Date"}
 	for _, j := range jobs {
-		rows = append(rows, fmt.Sprintf("%s|%s|%d|%s|%s", cell(j.ID), j.Type, j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
+		name := cell(j.ID)
+		if all {
+			name += "|" + cell(j.Namespace)
+		}
+		rows = append(rows, fmt.Sprintf("%s|%s|%d|%s|%s", name, jobType(j.Type, j.Periodic, j.ParameterizedJob), j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
 	}
 	fmt.Fprintln(w, list(rows))
 	return nil
@@ -101,7 +115,7 @@ func jobsOfAllRegions(c *cobra.Command, m *meta, prefix string) error {
 	}
 	rows := []string{"Region|ID|Type|Priority|Status|Submit Date"}
 	for _, j := range jobs {
-		rows = append(rows, fmt.Sprintf("%s|%s|%s|%d|%s|%s", j.Region, cell(j.ID), j.Type, j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
+		rows = append(rows, fmt.Sprintf("%s|%s|%s|%d|%s|%s", j.Region, cell(j.ID), jobType(j.Type, j.Periodic, j.ParameterizedJob), j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
 	}
 	silent := slices.ContainsFunc(answers, func(a model.RegionAnswer) bool { return a.Freshness == model.Unreachable })
 	switch {
@@ -133,6 +147,17 @@ func showAnswers(w io.Writer, answers []model.RegionAnswer) {
 	fmt.Fprintln(w, list(rows))
 }
 
+// jobType is a job's type, with what makes it one that runs as its children.
+func jobType(of string, periodic, parameterized bool) string {
+	if periodic {
+		of += "/periodic"
+	}
+	if parameterized {
+		of += "/parameterized"
+	}
+	return of
+}
+
 func showJob(w io.Writer, m *meta, client *api.Client, id string) error {
 	job, _, err := client.Jobs().Info(id, nil)
 	if err != nil {
@@ -141,14 +166,22 @@ func showJob(w io.Writer, m *meta, client *api.Client, id string) error {
 	if m.json {
 		return printJSON(w, job)
 	}
-	fmt.Fprintln(w, pairs([]string{
+	about := []string{
 		"ID|" + cell(deref(job.ID)), "Name|" + cell(deref(job.Name)), "Submit Date|" + date(deref(job.SubmitTime)), "Type|" + deref(job.Type),
 		fmt.Sprintf("Priority|%d", deref(job.Priority)), "Datacenters|" + strings.Join(job.Datacenters, ","), "Namespace|" + deref(job.Namespace),
-		"Node Pool|" + deref(job.NodePool), "Status|" + jobState(deref(job.Status), deref(job.Stop)), "Periodic|false", "Parameterized|false",
-	}))
+		"Node Pool|" + deref(job.NodePool), "Status|" + jobState(deref(job.Status), deref(job.Stop)),
+		fmt.Sprintf("Periodic|%t", job.IsPeriodic()), fmt.Sprintf("Parameterized|%t", job.IsParameterized()),
+	}
+	if next := nextLaunch(job); next != "" {
+		about = append(about, "Next Periodic Launch|"+next)
+	}
+	fmt.Fprintln(w, pairs(about))
 	summary, _, err := client.Jobs().Summary(id, nil)
 	if err != nil {
 		return err
+	}
+	if job.IsPeriodic() || job.IsParameterized() {
+		return showChildren(w, client, job, summary)
 	}
 	fmt.Fprintln(w, title("Summary"))
 	rows := []string{"Task Group|Queued|Starting|Running|Failed|Complete|Lost|Unknown"}
@@ -159,6 +192,12 @@ func showJob(w io.Writer, m *meta, client *api.Client, id string) error {
 	fmt.Fprintln(w, list(rows))
 	if err := showPlacementFailure(w, client, id); err != nil {
 		return err
+	}
+	if job.IsMultiregion() {
+		// One that was stopped everywhere is forgotten before its jobs are.
+		if r, err := m.federation().Rollout(context.Background(), deref(job.Namespace), id, cmp.Or(m.region, env("REGION"))); err == nil {
+			showRollout(w, m, r)
+		}
 	}
 	if d, _, err := client.Jobs().LatestDeployment(id, nil); err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 
 func jobStopCommand() *cobra.Command {
 	var m meta
-	var detach, purge bool
+	var detach, purge, global bool
 	c := &cobra.Command{
 		Use: "stop JOB", Short: "Stop a job", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -20,11 +20,13 @@ func jobStopCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			id, err := findJob(client, args[0])
-			if err != nil {
-				return err
+			id := args[0]
+			if !global {
+				if id, err = findJob(client, id); err != nil {
+					return err
+				}
 			}
-			evalID, _, err := client.Jobs().DeregisterOpts(id, &api.DeregisterOptions{Purge: purge}, nil)
+			evalID, _, err := client.Jobs().DeregisterOpts(id, &api.DeregisterOptions{Purge: purge, Global: global}, nil)
 			if err != nil {
 				return err
 			}
@@ -42,6 +44,7 @@ func jobStopCommand() *cobra.Command {
 	f := c.Flags()
 	f.BoolVar(&detach, "detach", false, "do not follow the evaluation")
 	f.BoolVar(&purge, "purge", false, "forget the job and its history too")
+	f.BoolVar(&global, "global", false, "stop a multi-region job in all its regions")
 	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
 	f.Bool("yes", false, "accepted; nothing is asked")
 	return c

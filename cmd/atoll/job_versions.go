@@ -89,7 +89,9 @@ func jobRevertCommand() *cobra.Command {
 
 func jobHistoryCommand() *cobra.Command {
 	var m meta
-	version := -1
+	var diffs, full bool
+	var opts api.VersionsOptions
+	version, against := -1, -1
 	c := &cobra.Command{
 		Use: "history JOB", Short: "List the versions of a job that are kept", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -101,14 +103,23 @@ func jobHistoryCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, _, _, err := client.Jobs().Versions(id, false, nil)
+			if against >= 0 {
+				v := uint64(against)
+				opts.DiffVersion = &v
+			}
+			opts.Diffs = diffs || against >= 0 || opts.DiffTag != ""
+			all, changed, _, err := client.Jobs().VersionsOpts(id, &opts, nil)
 			if err != nil {
 				return err
 			}
 			var shown []*api.Job
-			for _, j := range all {
+			of := make(map[*api.Job]*api.JobDiff)
+			for i, j := range all {
 				if version < 0 || deref(j.Version) == uint64(version) {
 					shown = append(shown, j)
+				}
+				if i < len(changed) {
+					of[j] = changed[i]
 				}
 			}
 			if len(shown) == 0 {
@@ -117,6 +128,14 @@ func jobHistoryCommand() *cobra.Command {
 			w := c.OutOrStdout()
 			if m.json {
 				return printJSON(w, shown)
+			}
+			if full {
+				for _, j := range shown {
+					if err := printJSON(w, j); err != nil {
+						return err
+					}
+				}
+				return nil
 			}
 			for i, j := range shown {
 				if i > 0 {
@@ -127,12 +146,20 @@ func jobHistoryCommand() *cobra.Command {
 					rows = append(rows, "Tag Name|"+cell(t.Name), "Tag Description|"+cell(t.Description))
 				}
 				fmt.Fprintln(w, pairs(rows))
+				if d := of[j]; d != nil {
+					fmt.Fprintln(w, title("Diff"))
+					(&diffPrinter{w: w}).job(d)
+				}
 			}
 			return nil
 		},
 	}
 	m.flags(c)
 	c.Flags().IntVar(&version, "version", -1, "show one `VERSION` only")
+	c.Flags().BoolVarP(&diffs, "p", "p", false, "show what differs from the version before")
+	c.Flags().StringVar(&opts.DiffTag, "diff-tag", "", "show what differs from the version of this `TAG`")
+	c.Flags().IntVar(&against, "diff-version", -1, "show what differs from this `VERSION`")
+	c.Flags().BoolVar(&full, "full", false, "print the whole jobs")
 	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
 	return c
 }

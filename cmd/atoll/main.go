@@ -62,9 +62,15 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		agentCommand(), devCommand(), versionCommand(),
 		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand(),
-			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand()),
+			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand(), jobPlanCommand(), jobScaleCommand(),
+			jobDispatchCommand(),
+			group("periodic", "Launch periodic jobs", jobPeriodicForceCommand())),
 		group("deployment", "Look at deployments, and steer them", deploymentListCommand(), deploymentStatusCommand(), deploymentPromoteCommand(),
-			deploymentFailCommand(), deploymentPauseCommand(), deploymentResumeCommand()),
+			deploymentFailCommand(), deploymentPauseCommand(), deploymentResumeCommand(), deploymentUnblockCommand()),
+		group("namespace", "Make, look at and delete namespaces", namespaceApplyCommand(), namespaceDeleteCommand(), namespaceInspectCommand(),
+			namespaceListCommand(), namespaceStatusCommand()),
+		group("scaling", "Look at how jobs are scaled",
+			group("policy", "Look at scaling policies", scalingPolicyListCommand(), scalingPolicyInfoCommand())),
 		group("node", "Look at nodes, and take them out of use", nodeStatusCommand(), nodeEligibilityCommand(), nodeDrainCommand()),
 		group("alloc", "Look at allocations, and stop them", allocStatusCommand(), allocLogsCommand(), allocStopCommand()),
 		group("eval", "Look at evaluations and delete them", evalListCommand(), evalStatusCommand(), evalDeleteCommand()),
@@ -79,7 +85,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(group("system", "Tend a region's state", systemGCCommand(),
 		group("reconcile", "Set right what a region's state sums up", systemReconcileCommand())))
 	// Nomad's short forms.
-	for _, c := range []*cobra.Command{jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand()} {
+	for _, c := range []*cobra.Command{jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand(), jobPlanCommand()} {
 		c.Hidden = true
 		root.AddCommand(c)
 	}

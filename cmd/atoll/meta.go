@@ -52,6 +52,11 @@ func (m *meta) federation() *apiclient.Client {
 	return &apiclient.Client{Address: m.addr(), HTTP: http.DefaultClient}
 }
 
+// space is the namespace that is asked for.
+func (m *meta) space() string {
+	return cmp.Or(m.namespace, env("NAMESPACE"), model.DefaultNamespace)
+}
+
 // all reports whether every region is asked.
 func (m *meta) all() bool { return cmp.Or(m.region, env("REGION")) == model.AllRegions }
 

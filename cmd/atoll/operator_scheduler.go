@@ -56,8 +56,8 @@ func schedulerSetCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&check, "check-index", "", "change nothing unless the configuration is at `INDEX`")
 	f.StringVar(&algorithm, "scheduler-algorithm", "", "how nodes are filled: binpack (one after another) or spread (evenly)")
-	// Each takes a value, as Nomad's do: -reject-job-registration=true. Of the
-	// last five, Atoll supports false alone.
+	// As Nomad's, each takes its value after an equals sign. Of memory and
+	// preemption Atoll supports false alone.
 	flags := map[string]func(*api.SchedulerConfiguration) *bool{}
 	add := func(name, usage string, at func(*api.SchedulerConfiguration) *bool) {
 		f.Bool(name, false, usage)

@@ -141,10 +141,11 @@ func decide(snap *state.Snapshot, ws state.Watch, d *model.Deployment, now time.
 	}
 	switch {
 	case done:
-		return step{cmd: cell.CmdDeploymentStatus, what: "a deployment is done", body: &cell.DeploymentStatus{
-			Update: model.DeploymentUpdate{DeploymentID: d.ID, Status: model.DeploymentSuccessful, StatusDescription: "deployment completed successfully"},
-			Time:   now.UnixNano(),
-		}}
+		end := model.DeploymentUpdate{DeploymentID: d.ID, Status: model.DeploymentSuccessful, StatusDescription: "deployment completed successfully"}
+		if waitsForRegions(snap, ws, d) {
+			end.Status, end.StatusDescription = model.DeploymentBlocked, "deployment is complete here, and waits for other regions"
+		}
+		return step{cmd: cell.CmdDeploymentStatus, what: "a deployment is done", body: &cell.DeploymentStatus{Update: end, Time: now.UnixNano()}}
 	case promote && automatic:
 		return step{cmd: cell.CmdDeploymentPromote, what: "a deployment's canaries are promoted", body: &cell.DeploymentPromote{
 			DeploymentID: d.ID, Eval: NewEval(d, now), Time: now.UnixNano(),
@@ -155,6 +156,20 @@ func decide(snap *state.Snapshot, ws state.Watch, d *model.Deployment, now time.
 		}}
 	}
 	return step{at: next}
+}
+
+// waitsForRegions reports whether a deployment is this region's part of a rollout
+// over several.
+func waitsForRegions(snap *state.Snapshot, ws state.Watch, d *model.Deployment) bool {
+	if !d.IsMultiregion {
+		return false
+	}
+	c := snap.Cell(nil)
+	if c == nil {
+		return false
+	}
+	share := snap.Rollout(ws, d.Key()).Share(c.Region)
+	return share != nil && share.State == model.ShareRunning && share.JobVersion == d.JobVersion
 }
 
 // look counts what runs of a deployment, by group, and finds the failed

@@ -47,6 +47,11 @@ type Config struct {
 	Log  hclog.Logger
 }
 
+// NewRand is the randomness of one who proposes.
+func NewRand(seed uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, seed^0x9e3779b97f4a7c15))
+}
+
 // View makes a snapshot what the scheduler reads.
 type View struct{ *state.Snapshot }
 
@@ -75,7 +80,7 @@ type Worker struct {
 
 // New returns a worker.
 func New(cfg Config) *Worker {
-	return &Worker{cfg, rand.New(rand.NewPCG(cfg.Seed, cfg.Seed^0x9e3779b97f4a7c15))}
+	return &Worker{cfg, NewRand(cfg.Seed)}
 }
 
 // Run works until ctx ends.

@@ -1,0 +1,205 @@
+package cell
+
+import (
+	"atoll/cell/state"
+	"atoll/internal/wire"
+	"atoll/model"
+)
+
+// RolloutVote votes for a proposal. It answers with RolloutVoted, or a Conflict
+// when the region has voted for another of its number or for a higher one.
+type RolloutVote struct{ Proposal *model.Proposal }
+
+// RolloutVoted is the vote that a proposal has: whoever proposes the same again is
+// told of the first time's.
+type RolloutVoted struct {
+	Version uint64
+	ID      string
+}
+
+// RolloutLearn takes up what the region has learned of a rollout. It answers
+// with None.
+type RolloutLearn struct {
+	Key model.JobID
+	// Own is the region.
+	Own string
+	// Won, unless nil, is a version that has won; Awaits is the id for the
+	// deployment that waits for the region's turn then.
+	Won    *model.Proposal
+	Awaits string
+	// Lost, unless "", is a proposal that has not.
+	Lost string
+	// Shares are of the version Version, which the submit ID made.
+	Version uint64
+	ID      string
+	Shares  []model.Share
+	Time    int64
+}
+
+// RolloutShare moves the region's own share of a version from one state to
+// another, and does to the job and its deployment what goes with it. It answers
+// with JobRegistered, or a Conflict when the share is in another state.
+type RolloutShare struct {
+	Key     model.JobID
+	Version uint64
+	ID      string
+	From    model.ShareState
+	Share   model.Share
+	// Eval acts on what is registered or stopped.
+	Eval *model.Evaluation
+	// Deployment, unless nil, changes the region's deployment.
+	Deployment *DeploymentStatus
+}
+
+// RolloutForget forgets a job that was stopped everywhere. It answers with None.
+type RolloutForget struct {
+	Key     model.JobID
+	Version uint64
+}
+
+func applyRolloutVote(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutVote) (*RolloutVoted, error) {
+	if err := admitsJobs(snap); err != nil && !c.Proposal.Job.Stop {
+		return nil, err
+	}
+	p := c.Proposal
+	r := rolloutOf(snap, p.Key())
+	if job := snap.Job(nil, p.Key()); job != nil && job.Version >= p.Version && r.Voted(p.Version) != p.ID {
+		return nil, model.Errorf(model.KindConflict, "version %d of job %q is taken: the job is at version %d here; submit it again", p.Version, p.Job.ID, job.Version)
+	}
+	if !r.Vote(p) {
+		return nil, model.Errorf(model.KindConflict, "version %d of job %q is another submit's; submit it again to have it follow that one", p.Version, p.Job.ID)
+	}
+	return &RolloutVoted{p.Version, p.ID}, tx.PutRollout(r)
+}
+
+// rolloutOf returns a copy to change.
+func rolloutOf(snap *state.Snapshot, key model.JobID) *model.Rollout {
+	if have := snap.Rollout(nil, key); have != nil {
+		c := *have
+		return &c
+	}
+	return &model.Rollout{Namespace: key.Namespace, JobID: key.ID}
+}
+
+func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutLearn) (*None, error) {
+	r := rolloutOf(snap, c.Key)
+	changed := r.Drop(c.Lost)
+	if c.Won != nil && r.Adopt(c.Won) {
+		changed = true
+		if err := await(tx, snap, c); err != nil {
+			return nil, err
+		}
+		if err := remember(tx, snap, c.Won); err != nil {
+			return nil, err
+		}
+	}
+	if changed = r.Hear(c.Version, c.ID, c.Shares, c.Own) || changed; !changed {
+		return &None{}, nil
+	}
+	return &None{}, tx.PutRollout(r)
+}
+
+// remember has the region know the submit of a version that it did not vote for,
+// should it come by this region's door.
+func remember(tx *state.Txn, snap *state.Snapshot, p *model.Proposal) error {
+	req := &state.Request{ID: p.ID, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.ID), p.Time)}
+	if kept, err := snap.Recall(req); kept != nil || err != nil {
+		return nil
+	}
+	answer, err := wire.Encode(&RolloutVoted{p.Version, p.ID})
+	if err != nil {
+		return err
+	}
+	return tx.Remember(req, answer)
+}
+
+// await shows that a deployment waits for the region's turn.
+func await(tx *state.Txn, snap *state.Snapshot, c *RolloutLearn) error {
+	p := c.Won
+	if p.Job.Stop || p.Job.Multiregion.Region(c.Own) == nil || p.Job.Type != model.JobTypeService || c.Awaits == "" {
+		return tx.CancelAwaited(c.Key, "cancelled because a newer version of the job stops it here", c.Time)
+	}
+	d := &model.Deployment{
+		ID: c.Awaits, Namespace: c.Key.Namespace, JobID: c.Key.ID, JobVersion: p.Version, EvalPriority: p.EvalPriority,
+		StatusDescription: "deployment waits for its region's turn", TaskGroups: make(map[string]*model.DeploymentState),
+		CreateTime: c.Time, ModifyTime: c.Time,
+	}
+	if j := snap.Job(nil, c.Key); j != nil {
+		d.JobCreateIndex = j.CreateIndex
+	}
+	for _, g := range p.Job.InRegion(c.Own, p.Count(c.Own)).TaskGroups {
+		if u := g.Update; u.Rolls() {
+			d.TaskGroups[g.Name] = &model.DeploymentState{
+				AutoRevert: u.AutoRevert, AutoPromote: u.AutoPromote, ProgressDeadline: u.ProgressDeadline, DesiredTotal: g.Count,
+			}
+		}
+	}
+	return tx.Await(d)
+}
+
+func applyRolloutShare(tx *state.Txn, snap *state.Snapshot, index uint64, c *RolloutShare) (*JobRegistered, error) {
+	r := rolloutOf(snap, c.Key)
+	mine := r.Share(c.Share.Region)
+	if r.Won == nil || r.Won.Version != c.Version || r.Won.ID != c.ID || mine == nil || mine.State != c.From {
+		return nil, model.Errorf(model.KindConflict, "the share of region %q of version %d of job %q is not %s any more", c.Share.Region, c.Version, c.Key.ID, c.From)
+	}
+	out := &JobRegistered{}
+	share := c.Share
+	var err error
+	switch share.State {
+	case model.ShareRunning:
+		job := r.Won.Job.InRegion(share.Region, r.Won.Count(share.Region))
+		job.SubmitTime = r.Won.Time
+		if why := unfit(snap, job); why != nil {
+			share.State, share.Why = model.ShareFailed, why.Error()
+			break
+		}
+		if job, err = tx.UpsertShare(job, c.Version); err == nil {
+			share.JobVersion = job.Version
+			out, err = registered(tx, index, job, c.Eval)
+		}
+	case model.ShareStopped:
+		if job := snap.Job(nil, c.Key); job != nil && (!job.Stop || r.Won.Purge) {
+			out, err = applyJobDeregister(tx, snap, index, &JobDeregister{Key: c.Key, Purge: r.Won.Purge, Eval: c.Eval})
+		}
+	}
+	if err == nil && c.Deployment != nil {
+		_, err = applyDeploymentStatus(tx, snap, index, c.Deployment)
+	}
+	if err == nil {
+		switch share.State {
+		case model.ShareFailed:
+			err = tx.FailAwaited(c.Key, share.Why, c.Share.Time)
+		case model.ShareBlocked, model.ShareSuccessful, model.ShareStopped:
+			err = tx.CancelAwaited(c.Key, "cancelled because nothing was left to deploy", c.Share.Time)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	share.EvalID = out.EvalID
+	r.Set(share)
+	return out, tx.PutRollout(r)
+}
+
+// unfit is why a region cannot take its share of a job, which its door could not
+// know.
+func unfit(snap *state.Snapshot, job *model.Job) error {
+	if err := admitsJobs(snap); err != nil {
+		return err
+	}
+	if err := inNamespace(snap, job); err != nil {
+		return err
+	}
+	if old := snap.Job(nil, job.Key()); old != nil {
+		return old.Transition(job)
+	}
+	return nil
+}
+
+func applyRolloutForget(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutForget) (*None, error) {
+	if r := snap.Rollout(nil, c.Key); r == nil || r.Won == nil || r.Won.Version != c.Version || r.Accepted != nil {
+		return &None{}, nil
+	}
+	return &None{}, tx.ForgetRollout(c.Key)
+}

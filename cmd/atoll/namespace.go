@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/spf13/cobra"
+)
+
+func namespaceListCommand() *cobra.Command {
+	var m meta
+	c := &cobra.Command{
+		Use: "list", Short: "List namespaces", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := m.oneRegion(); err != nil {
+				return err
+			}
+			client, err := m.client()
+			if err != nil {
+				return err
+			}
+			all, _, err := client.Namespaces().List(nil)
+			if err != nil {
+				return err
+			}
+			slices.SortFunc(all, func(a, b *api.Namespace) int { return strings.Compare(a.Name, b.Name) })
+			if m.json {
+				return printJSON(c.OutOrStdout(), all)
+			}
+			rows := []string{"Name|Description"}
+			for _, n := range all {
+				rows = append(rows, cell(n.Name)+"|"+cell(n.Description))
+			}
+			fmt.Fprintln(c.OutOrStdout(), list(rows))
+			return nil
+		},
+	}
+	m.flags(c)
+	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	return c
+}
+
+// findNamespace returns the one namespace that a name or its beginning names.
+func findNamespace(m *meta, prefix string) (*api.Client, *api.Namespace, error) {
+	if err := m.oneRegion(); err != nil {
+		return nil, nil, err
+	}
+	client, err := m.client()
+	if err != nil {
+		return nil, nil, err
+	}
+	all, _, err := client.Namespaces().PrefixList(prefix, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var names []string
+	for _, n := range all {
+		names = append(names, n.Name)
+	}
+	name, err := unique("namespace", prefix, names)
+	if err != nil {
+		return nil, nil, err
+	}
+	return client, all[slices.Index(names, name)], nil
+}
+
+func namespaceStatusCommand() *cobra.Command {
+	var m meta
+	c := &cobra.Command{
+		Use: "status NAMESPACE", Short: "Show a namespace", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			_, n, err := findNamespace(&m, args[0])
+			if err != nil {
+				return err
+			}
+			w := c.OutOrStdout()
+			if m.json {
+				return printJSON(w, n)
+			}
+			may := deref(n.Capabilities)
+			fmt.Fprintln(w, pairs([]string{
+				"Name|" + cell(n.Name), "Description|" + cell(n.Description), "Quota|" + n.Quota,
+				"EnabledDrivers|" + cell(strings.Join(may.EnabledTaskDrivers, ",")), "DisabledDrivers|" + cell(strings.Join(may.DisabledTaskDrivers, ",")),
+				"EnabledNetworkModes|" + cell(strings.Join(may.EnabledNetworkModes, ",")), "DisabledNetworkModes|" + cell(strings.Join(may.DisabledNetworkModes, ",")),
+			}))
+			if len(n.Meta) > 0 {
+				var rows []string
+				for _, key := range slices.Sorted(maps.Keys(n.Meta)) {
+					rows = append(rows, cell(key)+"|"+cell(n.Meta[key]))
+				}
+				fmt.Fprintln(w, title("Metadata"))
+				fmt.Fprintln(w, pairs(rows))
+			}
+			return nil
+		},
+	}
+	m.flags(c)
+	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	return c
+}
+
+func namespaceInspectCommand() *cobra.Command {
+	var m meta
+	c := &cobra.Command{
+		Use: "inspect NAMESPACE", Short: "Print a namespace as JSON", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			_, n, err := findNamespace(&m, args[0])
+			if err != nil {
+				return err
+			}
+			return printJSON(c.OutOrStdout(), n)
+		},
+	}
+	m.flags(c)
+	return c
+}
+
+func namespaceDeleteCommand() *cobra.Command {
+	var m meta
+	c := &cobra.Command{
+		Use: "delete NAMESPACE", Short: "Delete a namespace that has no jobs but dead ones", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := m.oneRegion(); err != nil {
+				return err
+			}
+			client, err := m.client()
+			if err != nil {
+				return err
+			}
+			// What is deleted is named whole.
+			if _, err := client.Namespaces().Delete(args[0], nil); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "Successfully deleted namespace %q!\n", args[0])
+			return nil
+		},
+	}
+	m.flags(c)
+	return c
+}

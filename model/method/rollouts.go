@@ -1,0 +1,94 @@
+package method
+
+import "atoll/model"
+
+// What the regions of a multi-region job say to each other, and to whoever asks
+// how far it is.
+var (
+	// RolloutTell exchanges what two regions know.
+	RolloutTell = report[RolloutTellRequest, RolloutTellResponse]("Rollout.Tell")
+	// RolloutVote asks for a region's vote.
+	RolloutVote = report[RolloutVoteRequest, RolloutVoteResponse]("Rollout.Vote")
+	// RolloutRoom asks how many more of a job would fit in a region.
+	RolloutRoom = Method[RolloutRoomRequest, RolloutRoomResponse]{Spec{Name: "Rollout.Room", Place: AtLeader}}
+	// RolloutPlan asks what a submit of a multi-region job would do in each of its
+	// regions. It changes nothing.
+	RolloutPlan = Method[RolloutPlanRequest, RolloutPlanResponse]{Spec{Name: "Rollout.Plan", Place: AtLeader}}
+	// RolloutGet reads what a region knows of a job's rollout.
+	RolloutGet = read[JobRequest, RolloutResponse]("Rollout.Get")
+
+	DeploymentUnblock = write[DeploymentUnblockRequest, DeploymentUpdateResponse]("Deployment.Unblock")
+)
+
+type (
+	// RolloutNews is what a region knows of one job.
+	RolloutNews struct {
+		Key model.JobID
+		// Version and ID are of the newest version known to have won, ID "" when
+		// none is; Proposal is that version, where its hearer is thought not to
+		// have it.
+		Version  uint64
+		ID       string
+		Proposal *model.Proposal
+		Shares   []model.Share
+		// Votes and Open are as model.Rollout has them.
+		Votes []model.Vote
+		Open  uint64
+		// Undecided is the submit of which the region does not know what became of
+		// it, "" when there is none.
+		Undecided string
+		// Taken is the lowest version that the region's job has not had.
+		Taken uint64
+		// Count is the sum of its counts, of the groups whose count the regions
+		// divide.
+		Count int
+	}
+	RolloutTellRequest  struct{ News []RolloutNews }
+	RolloutTellResponse struct{ News []RolloutNews }
+
+	RolloutVoteRequest struct{ Proposal *model.Proposal }
+	// RolloutVoteResponse says whether the region has voted for the proposal; if
+	// not, Why.
+	RolloutVoteResponse struct {
+		Yes bool
+		Why string
+	}
+
+	// RolloutRoomRequest asks for a job, whose groups that say count = 0 are
+	// tried with Count allocations beside what runs.
+	RolloutRoomRequest struct {
+		Job    *model.Job
+		Region string
+		Count  int
+	}
+	RolloutRoomResponse struct{ Room int }
+
+	// RolloutPlanRequest asks for a submit of Job or, unless Without is "", for
+	// what the other regions could do if that one were lost: then they take over
+	// what it would have run.
+	RolloutPlanRequest struct {
+		Job     *model.Job
+		Diff    bool
+		Without string
+	}
+	RolloutPlanResponse struct {
+		Version uint64
+		// Regions are in the order of the job's.
+		Regions []RegionPlan
+	}
+
+	RolloutResponse struct {
+		Meta
+		// Rollout is nil for a job that is not multi-region.
+		Rollout *model.Rollout
+	}
+
+	DeploymentUnblockRequest struct{ DeploymentID string }
+)
+
+// RolloutHolder says of a region whether it holds a submitted version.
+type RolloutHolder struct {
+	Region string
+	Holds  bool
+	Error  string `json:",omitempty"`
+}

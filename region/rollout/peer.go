@@ -1,0 +1,286 @@
+package rollout
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"atoll/cell"
+	"atoll/cell/state"
+	"atoll/internal/backoff"
+	"atoll/model"
+	"atoll/model/method"
+)
+
+// peer is another region that shares jobs with ours.
+type peer struct {
+	region string
+	kick   chan struct{}
+
+	// failing is since when it has been out of reach, zero while it answers;
+	// guarded by loop.mu.
+	failing time.Time
+	// holds are the versions that it is known to hold, by job; the goroutine's
+	// alone.
+	holds map[model.JobID]string
+	// met is true once all that is shared was exchanged in this term.
+	met bool
+}
+
+// hire sees that somebody talks to each region that has to do with a rollout.
+func (l *loop) hire(ctx context.Context, r *model.Rollout) {
+	for _, region := range concerned(r) {
+		if region == l.Region {
+			continue
+		}
+		l.mu.Lock()
+		if l.peers[region] == nil {
+			p := &peer{region: region, kick: make(chan struct{}, 1), holds: make(map[model.JobID]string)}
+			l.peers[region] = p
+			l.wg.Go(func() { l.talk(ctx, p) })
+		}
+		l.mu.Unlock()
+	}
+}
+
+// concerned are the regions that have to do with a rollout.
+func concerned(r *model.Rollout) (out []string) {
+	for _, p := range []*model.Proposal{r.Won, r.Accepted} {
+		if p == nil {
+			continue
+		}
+		for _, region := range append(p.Participants(), p.Base...) {
+			if !slices.Contains(out, region) {
+				out = append(out, region)
+			}
+		}
+	}
+	return out
+}
+
+// kick has everybody talk at once.
+func (l *loop) kick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.peers {
+		select {
+		case p.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// gone reports whether a region has been out of reach for long.
+func (l *loop) gone(region string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.peers[region]
+	return p != nil && !p.failing.IsZero() && l.Clock.Now().Sub(p.failing) >= lost
+}
+
+// talk exchanges with one region until ctx ends: when something changed here,
+// and now and then as long as anything is open.
+func (l *loop) talk(ctx context.Context, p *peer) {
+	pace := backoff.Policy{Min: busy, Max: calm}
+	for quiet := 0; ctx.Err() == nil; {
+		news, open := l.newsFor(p)
+		if len(news) > 0 {
+			moved, err := l.exchange(ctx, p, news)
+			l.heard(p, err)
+			if quiet++; moved {
+				quiet = 0
+			}
+			if err == nil {
+				p.met = true
+			}
+		}
+		var tick <-chan time.Time
+		timer := time.NewTimer(pace.Wait(quiet))
+		if open || !p.met {
+			tick = timer.C
+		}
+		select {
+		case <-ctx.Done():
+		case <-p.kick:
+		case <-tick:
+		}
+		timer.Stop()
+	}
+}
+
+func (l *loop) heard(p *peer, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err == nil:
+		p.failing = time.Time{}
+	case p.failing.IsZero():
+		p.failing = l.Clock.Now()
+	}
+}
+
+// newsFor is what a region should hear: all that is open, and once in a term all
+// that it has to do with. open reports whether anything is.
+func (l *loop) newsFor(p *peer) (news []method.RolloutNews, open bool) {
+	snap := l.Snapshot()
+	for r := range snap.Rollouts(nil) {
+		if !slices.Contains(concerned(r), p.region) || r.Settled() && p.met {
+			continue
+		}
+		open = open || !r.Settled()
+		n := News(snap, r.Key())
+		if held, known := p.holds[r.Key()]; known && held != n.ID && r.Won != nil {
+			n.Proposal = r.Won
+		}
+		news = append(news, n)
+	}
+	return news, open
+}
+
+// News is what the region knows of a job.
+func News(snap *state.Snapshot, key model.JobID) method.RolloutNews {
+	n := method.RolloutNews{Key: key}
+	if job := snap.Job(nil, key); job != nil {
+		n.Taken = job.Version + 1
+	}
+	r := snap.Rollout(nil, key)
+	if r == nil {
+		return n
+	}
+	n.Votes, n.Open, n.Shares = r.Votes, r.Open, r.Shares
+	if r.Accepted != nil {
+		n.Undecided = r.Accepted.ID
+	}
+	if r.Won != nil {
+		n.Version, n.ID = r.Won.Version, r.Won.ID
+	}
+	return n
+}
+
+// Answer is News for a region that has told what it knows: with the version that
+// has won, if that is newer than what it holds.
+func Answer(snap *state.Snapshot, heard *method.RolloutNews) method.RolloutNews {
+	n := News(snap, heard.Key)
+	if n.ID != "" && n.ID != heard.ID && (heard.ID == "" || n.Version > heard.Version) {
+		n.Proposal = snap.Rollout(nil, heard.Key).Won
+	}
+	return n
+}
+
+// exchange tells a region what is known here and takes up what it answers; it
+// reports whether anything moved.
+func (l *loop) exchange(ctx context.Context, p *peer, news []method.RolloutNews) (moved bool, err error) {
+	out, err := l.Tell(ctx, p.region, &method.RolloutTellRequest{News: news})
+	if err != nil {
+		return false, err
+	}
+	for i := range out.News {
+		n := &out.News[i]
+		ours := News(l.Snapshot(), n.Key)
+		if p.holds[n.Key] != n.ID || ours.ID != n.ID {
+			moved = true
+		}
+		p.holds[n.Key] = n.ID
+		body := Learn(l.Snapshot(), l.Region, n, l.Clock.Now())
+		if body == nil {
+			body = l.count(ctx, p.region, n)
+		}
+		if body == nil {
+			continue
+		}
+		moved = true
+		if err := l.Apply(ctx, cell.CmdRolloutLearn, body); err != nil && ctx.Err() == nil {
+			l.Log.Warn("cannot take up what another region knows of a rollout; trying again", "region", p.region, "job", n.Key.ID, "error", err)
+		}
+	}
+	if moved && slices.ContainsFunc(out.News, func(n method.RolloutNews) bool { return News(l.Snapshot(), n.Key).ID != n.ID }) {
+		select { // it lacks a version: that goes at once
+		case p.kick <- struct{}{}:
+		default:
+		}
+	}
+	return moved, nil
+}
+
+// Learn is the command that takes up what another region knows, nil when nothing
+// of it is new.
+func Learn(snap *state.Snapshot, own string, n *method.RolloutNews, now time.Time) *cell.RolloutLearn {
+	r := snap.Rollout(nil, n.Key)
+	body := &cell.RolloutLearn{Key: n.Key, Own: own, Awaits: model.NewUUID(nil).String(), Version: n.Version, ID: n.ID, Shares: n.Shares, Time: now.UnixNano()}
+	if n.ID == "" {
+		return nil
+	}
+	if r == nil || r.Won == nil || r.Won.Version < n.Version {
+		switch {
+		case n.Proposal != nil:
+			body.Won = n.Proposal
+		case r != nil && r.Accepted != nil && r.Accepted.ID == n.ID && r.Accepted.Version == n.Version:
+			body.Won = r.Accepted
+		default:
+			return nil // it sends the version when it knows that we lack it
+		}
+		return body
+	}
+	trial := *r
+	if !trial.Hear(n.Version, n.ID, n.Shares, own) {
+		return nil
+	}
+	return body
+}
+
+// count takes up a region's vote for what is open here. When that decides it, it
+// is the command that says so. A proposal that its door has left is seen through
+// first: a region that may still vote for it is asked to.
+func (l *loop) count(ctx context.Context, region string, n *method.RolloutNews) *cell.RolloutLearn {
+	r := l.Snapshot().Rollout(nil, n.Key)
+	if r == nil || r.Accepted == nil {
+		return nil
+	}
+	p := r.Accepted
+	now := l.Clock.Now()
+	l.mu.Lock()
+	b := l.votes[n.Key]
+	if b == nil || b.id != p.ID {
+		b = &ballot{id: p.ID, yes: []string{l.Region}, since: now}
+		l.votes[n.Key] = b
+	}
+	late := now.Sub(b.since) >= patience
+	l.mu.Unlock()
+	yes := slices.Contains(n.Votes, model.Vote{Version: p.Version, ID: p.ID})
+	never := !yes && (n.Open > p.Version || n.Taken > p.Version)
+	if !yes && !never && late {
+		answer, err := l.Vote(ctx, region, &method.RolloutVoteRequest{Proposal: p})
+		if err == nil {
+			yes, never = answer.Yes, !answer.Yes
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if yes && !slices.Contains(b.yes, region) {
+		b.yes = append(b.yes, region)
+	}
+	if never && !slices.Contains(b.no, region) {
+		b.no = append(b.no, region)
+	}
+	verdict := p.Judge(b.yes, b.no)
+	if verdict == model.VerdictOpen {
+		return nil
+	}
+	delete(l.votes, n.Key)
+	l.Log.Info("a proposal is decided by the votes that were heard", "job", p.Job.ID, "version", p.Version, "won", verdict == model.VerdictWon)
+	return l.decided(p, verdict)
+}
+
+// decided is the command that takes up what became of a proposal.
+func (l *loop) decided(p *model.Proposal, verdict model.Verdict) *cell.RolloutLearn {
+	body := Won(p, l.Region, l.Clock.Now())
+	if verdict == model.VerdictLost {
+		body.Won, body.Lost = nil, p.ID
+	}
+	return body
+}
+
+// Won is the command that takes up a version that has won.
+func Won(p *model.Proposal, own string, now time.Time) *cell.RolloutLearn {
+	return &cell.RolloutLearn{Key: p.Key(), Own: own, Won: p, Awaits: model.NewUUID(nil).String(), Time: now.UnixNano()}
+}

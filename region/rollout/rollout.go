@@ -1,0 +1,230 @@
+// Package rollout takes a region's part in the rollouts of multi-region jobs. It
+// is one of the leader's loops: it does what federation/rollout says about the
+// region's own shares, and exchanges what is known with the other regions. It
+// owns a goroutine for each of them.
+//
+// Nothing is remembered but in the state, so that another leader goes on where
+// this one ended: votes and shares are what the cell has committed, and what was
+// heard from others is heard again.
+package rollout
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"atoll/cell"
+	"atoll/cell/state"
+	"atoll/federation/rollout"
+	"atoll/internal/clock"
+	"atoll/model"
+	"atoll/model/method"
+)
+
+// Config wires the loop.
+type Config struct {
+	// Region is our own.
+	Region   string
+	Snapshot func() *state.Snapshot
+	Apply    func(ctx context.Context, cmd cell.Command, body any) error
+	// Tell and Vote call the leader of another region, within two seconds.
+	Tell func(ctx context.Context, region string, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error)
+	Vote func(ctx context.Context, region string, req *method.RolloutVoteRequest) (*method.RolloutVoteResponse, error)
+	// Fail is the command that fails a deployment, and reverts its job where it
+	// says so.
+	Fail  func(snap *state.Snapshot, d *model.Deployment, why string, now time.Time) *cell.DeploymentStatus
+	Clock clock.Clock
+	Log   hclog.Logger
+}
+
+// Times of the loop.
+const (
+	// busy is between two exchanges while anything moves, calm when nothing has.
+	busy = 500 * time.Millisecond
+	calm = 2 * time.Second
+	// patience is how long a proposal is left to its door before any region that
+	// voted for it sees it through.
+	patience = 5 * time.Second
+	// lost is for how long a region is out of reach before on_unreachable is
+	// applied to it: longer than an election, or the restart of its servers.
+	lost = 10 * time.Second
+	// kept is how long a region remembers a job that was stopped everywhere and
+	// purged here: until the others have heard so.
+	kept = 5 * calm
+)
+
+type loop struct {
+	Config
+	wg sync.WaitGroup
+
+	mu    sync.Mutex // guards what follows
+	peers map[string]*peer
+	// votes are what other regions were heard to have voted for what is open
+	// here.
+	votes map[model.JobID]*ballot
+}
+
+// ballot is what is known of the votes for a proposal, since when.
+type ballot struct {
+	id      string
+	yes, no []string
+	since   time.Time
+}
+
+// Run takes part until ctx ends.
+func Run(ctx context.Context, cfg Config) error {
+	l := &loop{Config: cfg, peers: make(map[string]*peer), votes: make(map[model.JobID]*ballot)}
+	defer l.wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for ctx.Err() == nil {
+		ws := make(state.Watch)
+		snap := cfg.Snapshot()
+		snap.WatchStore(ws)
+		open, acted := false, false
+		for r := range snap.Rollouts(ws) {
+			acted = l.act(ctx, snap, ws, r) || acted
+			open = open || !r.Settled() || ended(r)
+			l.hire(ctx, r)
+		}
+		if acted {
+			continue
+		}
+		l.kick()
+		wait, stop := ctx, context.CancelFunc(func() {})
+		if open {
+			// Silence is noticed by the clock alone.
+			wait, stop = context.WithTimeout(ctx, time.Second)
+		}
+		_ = ws.WatchCtx(wait)
+		stop()
+	}
+	return nil
+}
+
+// act does what is to be done about the region's own share of a rollout; it
+// reports whether that changed anything.
+func (l *loop) act(ctx context.Context, snap *state.Snapshot, ws state.Watch, r *model.Rollout) bool {
+	cmd, body := l.step(snap, ws, r)
+	if body == nil {
+		return false
+	}
+	switch err := l.Apply(ctx, cmd, body); {
+	case err == nil:
+		if s, ok := body.(*cell.RolloutShare); ok {
+			l.Log.Info("a share of a multi-region job moves on", "job", r.JobID, "version", s.Version, "state", s.Share.State, "why", s.Share.Why)
+		}
+		return true
+	case ctx.Err() == nil && model.KindOf(err) != model.KindConflict:
+		l.Log.Warn("cannot go on with a rollout; trying again", "job", r.JobID, "error", err)
+	}
+	return false
+}
+
+// ended reports whether a job was stopped in all its regions.
+func ended(r *model.Rollout) bool {
+	return r.Won != nil && r.Won.Job.Stop && r.Settled()
+}
+
+// step is what to do about a rollout: a command and its body, or nothing.
+func (l *loop) step(snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cell.Command, any) {
+	if mine := r.Share(l.Region); mine != nil && ended(r) && snap.Job(ws, r.Key()) == nil && l.Clock.Now().Sub(time.Unix(0, mine.Time)) >= kept {
+		return cell.CmdRolloutForget, &cell.RolloutForget{Key: r.Key(), Version: r.Won.Version}
+	}
+	if p := r.Accepted; p != nil && p.Judge([]string{l.Region}, nil) == model.VerdictWon {
+		return cell.CmdRolloutLearn, l.decided(p, model.VerdictWon)
+	}
+	if s := Advance(&l.Config, snap, ws, r, l.gone); s != nil {
+		return cell.CmdRolloutShare, s
+	}
+	return 0, nil
+}
+
+// Advance is the next step of the region's own share, nil when there is none.
+func Advance(c *Config, snap *state.Snapshot, ws state.Watch, r *model.Rollout, gone func(string) bool) *cell.RolloutShare {
+	mine := r.Share(c.Region)
+	if mine == nil || mine.State.Over() {
+		return nil
+	}
+	d := deploymentOf(snap, ws, r.Key(), mine)
+	to, why := rollout.Next(r, c.Region, gone, look(snap, ws, r, mine, d))
+	if to == "" {
+		return nil
+	}
+	now := c.Clock.Now()
+	out := &cell.RolloutShare{
+		Key: r.Key(), Version: r.Won.Version, ID: r.Won.ID, From: mine.State,
+		Share: model.Share{Region: c.Region, State: to, Why: why, Time: now.UnixNano()},
+	}
+	if d != nil {
+		out.Share.DeploymentID = d.ID
+	}
+	switch to {
+	case model.ShareRunning, model.ShareStopped:
+		priority := r.Won.EvalPriority
+		if priority == 0 {
+			priority = r.Won.Job.Priority
+		}
+		out.Eval = &model.Evaluation{
+			ID: model.NewUUID(nil).String(), Namespace: r.Namespace, JobID: r.JobID, Type: r.Won.Job.Type, Priority: priority,
+			TriggeredBy: model.TriggerJobRegister, Status: model.EvalPending, CreateTime: now.UnixNano(), ModifyTime: now.UnixNano(),
+		}
+		if to == model.ShareStopped {
+			out.Eval.TriggeredBy = model.TriggerJobDeregister
+			break
+		}
+		for _, w := range snap.DeploymentsOfJob(nil, r.Key()) {
+			if w.Awaits() && w.JobVersion == r.Won.Version {
+				out.Eval.DeploymentID, out.Share.DeploymentID = w.ID, w.ID
+			}
+		}
+	case model.ShareFailed:
+		if d != nil && d.Active() {
+			out.Deployment = c.Fail(snap, d, why, now)
+		}
+	case model.ShareSuccessful:
+		if d != nil && d.Active() {
+			out.Deployment = &cell.DeploymentStatus{Time: now.UnixNano(), Update: model.DeploymentUpdate{
+				DeploymentID: d.ID, Status: model.DeploymentSuccessful, StatusDescription: "deployment completed successfully in all regions",
+			}}
+		}
+	}
+	return out
+}
+
+// deploymentOf is the deployment of a share that has begun, nil when there is
+// none.
+func deploymentOf(snap *state.Snapshot, ws state.Watch, key model.JobID, mine *model.Share) *model.Deployment {
+	if mine.State == model.SharePending {
+		return nil
+	}
+	for _, d := range snap.DeploymentsOfJob(ws, key) {
+		if !d.Awaits() && d.JobVersion == mine.JobVersion {
+			return d
+		}
+	}
+	return nil
+}
+
+// look sees how far a share's own work is.
+func look(snap *state.Snapshot, ws state.Watch, r *model.Rollout, mine *model.Share, d *model.Deployment) (out rollout.Local) {
+	switch {
+	case mine.State == model.SharePending:
+	case d == nil:
+		// Nothing is deployed step by step: it is done once it was scheduled.
+		out.Done = true
+		if mine.EvalID != "" {
+			e := snap.Eval(ws, mine.EvalID)
+			out.Done = e == nil || e.Terminal()
+		}
+	case d.Status == model.DeploymentFailed:
+		out.Failed = d.StatusDescription
+	case d.Status == model.DeploymentSuccessful:
+		out.Done, out.Released = true, mine.State == model.ShareBlocked
+	case d.Status == model.DeploymentBlocked, d.Status == model.DeploymentCancelled:
+		out.Done = true
+	}
+	return out
+}

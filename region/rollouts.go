@@ -1,0 +1,407 @@
+package region
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"atoll/cell"
+	"atoll/cell/state"
+	policy "atoll/federation/rollout"
+	"atoll/model"
+	"atoll/model/method"
+	"atoll/region/rollout"
+	"atoll/region/worker"
+	"atoll/rpc"
+	"atoll/scheduler"
+)
+
+// rollouts serves the Rollout methods, and is the door for submits of
+// multi-region jobs.
+type rollouts struct {
+	*reader
+	*writer
+	region string
+	calls  rpc.Caller
+}
+
+// rolloutTime bounds a call to another region about a rollout.
+const rolloutTime = 1800 * time.Millisecond
+
+func (s *rollouts) bind(r *rpc.Server) {
+	rpc.Handle(r, method.RolloutTell, s.told)
+	rpc.Handle(r, method.RolloutVote, s.vote)
+	rpc.Handle(r, method.RolloutRoom, s.room)
+	rpc.Handle(r, method.RolloutPlan, s.plan)
+	rpc.Handle(r, method.RolloutGet, s.get)
+}
+
+// tell and ask are the loop's ways to other regions.
+func (s *rollouts) tell(ctx context.Context, region string, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error) {
+	return rpc.Call(ctx, s.calls, method.RolloutTell, rpc.To{Region: region, Timeout: rolloutTime}, req)
+}
+
+func (s *rollouts) askVote(ctx context.Context, region string, req *method.RolloutVoteRequest) (*method.RolloutVoteResponse, error) {
+	return rpc.Call(ctx, s.calls, method.RolloutVote, rpc.To{Region: region, Timeout: rolloutTime}, req)
+}
+
+func (s *rollouts) told(ctx context.Context, _ *rpc.Inbound, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error) {
+	out := &method.RolloutTellResponse{}
+	for i := range req.News {
+		n := &req.News[i]
+		if body := rollout.Learn(s.snapshot(), s.region, n, s.clock.Now()); body != nil {
+			if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, body); err != nil {
+				return nil, err
+			}
+		}
+		answer := rollout.Answer(s.snapshot(), n)
+		answer.Count = s.divided(n.Key)
+		out.News = append(out.News, answer)
+	}
+	return out, nil
+}
+
+// divided is what the region's job has now of a count that the regions divide.
+func (s *rollouts) divided(key model.JobID) (n int) {
+	snap := s.snapshot()
+	r, job := snap.Rollout(nil, key), snap.Job(nil, key)
+	if !r.Live() || job.Stopped() {
+		return 0
+	}
+	for _, g := range r.Won.Job.TaskGroups {
+		if have := job.Group(g.Name); g.Count == 0 && have != nil {
+			n = max(n, have.Count)
+		}
+	}
+	return n
+}
+
+// vote votes under the submit's request id, so that the same submit, if it comes
+// by this door, finds it.
+func (s *rollouts) vote(ctx context.Context, _ *rpc.Inbound, req *method.RolloutVoteRequest) (*method.RolloutVoteResponse, error) {
+	p := req.Proposal
+	if p == nil || p.Job == nil || !p.Job.Multiregional() {
+		return nil, model.Invalidf("Proposal", "cannot vote: the request holds no multi-region job")
+	}
+	_, _, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, &state.Request{
+		ID: p.ID, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.ID), s.clock.Now().UnixNano()),
+	}, &cell.RolloutVote{Proposal: p})
+	if model.KindOf(err) == model.KindConflict {
+		return &method.RolloutVoteResponse{Why: model.AsError(err).Message}, nil
+	}
+	return &method.RolloutVoteResponse{Yes: err == nil}, err
+}
+
+func (s *rollouts) get(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.RolloutResponse, error) {
+	out := &method.RolloutResponse{}
+	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+		if out.Rollout = snap.Rollout(ws, jobKey(&req.Query, req.JobID)); out.Rollout == nil {
+			return snap.RolloutsIndex(), nil
+		}
+		return out.Rollout.ModifyIndex, nil
+	})
+}
+
+// room tries how many more allocations of each group that divides a count would
+// fit beside what runs.
+func (s *rollouts) room(_ context.Context, _ *rpc.Inbound, req *method.RolloutRoomRequest) (*method.RolloutRoomResponse, error) {
+	if req.Job == nil || !req.Job.Multiregional() || req.Count < 0 {
+		return nil, model.Invalidf("Job", "cannot look for room: the request holds no multi-region job")
+	}
+	job := req.Job.InRegion(req.Region, req.Count)
+	job.ID, job.Stop = job.ID+"\x00room", false
+	job.Update = nil
+	groups := job.TaskGroups[:0]
+	for i, g := range req.Job.TaskGroups {
+		if g.Count == 0 {
+			job.TaskGroups[i].Update = nil
+			groups = append(groups, job.TaskGroups[i])
+		}
+	}
+	job.TaskGroups = groups
+	now := s.clock.Now()
+	eval := newEval(job.Key(), job.Type, job.Priority, model.TriggerJobRegister, now.UnixNano())
+	got, err := scheduler.Propose(planned{worker.View{Snapshot: s.snapshot()}, job}, eval, scheduler.Options{Now: now, Rand: worker.NewRand(uint64(now.UnixNano()))})
+	if err != nil {
+		return nil, err
+	}
+	room := req.Count
+	for _, g := range groups {
+		room = min(room, req.Count-got.Queued[g.Name])
+	}
+	return &method.RolloutRoomResponse{Room: room}, nil
+}
+
+// submission is a submit of a multi-region job.
+type submission struct {
+	// job is canonical and valid. One that has Stop is to be stopped everywhere.
+	job      *model.Job
+	purge    bool
+	priority int
+	// asks is what was asked for, for the memory of requests.
+	asks     any
+	warnings []string
+}
+
+// submit has a version of a multi-region job voted for by its regions, and tells
+// them when it has won. It ends once every region that can be reached holds it.
+func (s *rollouts) submit(ctx context.Context, c *rpc.Inbound, sub *submission) (*method.JobRegisterResponse, error) {
+	key := sub.job.Key()
+	snap := s.snapshot()
+	known := snap.Rollout(nil, key)
+	p := &model.Proposal{
+		ID: c.Envelope.RequestID, Job: sub.job, Purge: sub.purge, Door: s.region, Time: s.clock.Now().UnixNano(), EvalPriority: sub.priority,
+	}
+	asked, err := request(c.Envelope.Method, p.ID, key.Namespace, sub.asks)
+	if err != nil {
+		return nil, err
+	}
+	p.Hash = asked.Hash
+	if !slices.Contains(p.Regions(), s.region) && (known == nil || known.Won == nil || !slices.Contains(known.Won.Regions(), s.region)) {
+		return nil, model.Invalidf("Region", "cannot submit job %q here: region %q is not one of its regions; submit it to %s", key.ID, s.region, strings.Join(p.Regions(), ", "))
+	}
+	if err := s.prepare(ctx, snap, known, p); err != nil {
+		return nil, err
+	}
+	index, value, err := s.once(ctx, c, key.Namespace, sub.asks, cell.CmdRolloutVote, &cell.RolloutVote{Proposal: p})
+	if err != nil {
+		return nil, err
+	}
+	if voted := value.(*cell.RolloutVoted); voted.Version != p.Version || s.snapshot().Rollout(nil, key).Voted(p.Version) != p.ID {
+		// It came before: what counts is the proposal of that time.
+		if p, err = s.again(key, voted); err != nil {
+			return nil, err
+		}
+	}
+	holders, verdict := s.poll(ctx, p)
+	out := &method.JobRegisterResponse{Index: index, Warnings: strings.Join(sub.warnings, "\n"), Version: &p.Version, Regions: holders}
+	switch verdict {
+	case model.VerdictLost:
+		_, _, err := s.Apply(ctx, cell.CmdRolloutLearn, &cell.RolloutLearn{Key: key, Own: s.region, Lost: p.ID, Time: p.Time})
+		if err != nil {
+			return nil, err
+		}
+		return nil, model.Errorf(model.KindConflict, "version %d of job %q is another submit's: %s; submit it again to have it follow that one", p.Version, key.ID, explain(holders))
+	case model.VerdictOpen:
+		return nil, &model.Error{Kind: model.KindOutcomeUnknown, Region: s.region, Token: p.ID, Message: fmt.Sprintf(
+			"version %d of job %q waits for a majority of its regions: %s; it begins by itself once they can be reached", p.Version, key.ID, explain(holders))}
+	}
+	if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, rollout.Won(p, s.region, s.clock.Now())); err != nil {
+		return nil, err
+	}
+	// What begins here begins now, so that the answer can name its evaluation.
+	snap = s.snapshot()
+	if r := snap.Rollout(nil, key); r != nil && r.Won != nil && r.Won.ID == p.ID {
+		never := func(string) bool { return false }
+		if step := rollout.Advance(&rollout.Config{Region: s.region, Clock: s.clock}, snap, nil, r, never); step != nil {
+			i, value, err := s.Apply(ctx, cell.CmdRolloutShare, step)
+			if err == nil {
+				done := value.(*cell.JobRegistered)
+				out.Index, out.JobModifyIndex, out.EvalID, out.EvalCreateIndex = i, done.JobModifyIndex, done.EvalID, i
+			}
+		}
+	}
+	if share := s.snapshot().Rollout(nil, key).Share(s.region); out.EvalID == "" && share != nil && share.EvalID != "" {
+		out.EvalID = share.EvalID
+	}
+	if job := s.snapshot().Job(nil, key); job != nil && out.JobModifyIndex == 0 {
+		out.JobModifyIndex = job.JobModifyIndex
+	}
+	return out, nil
+}
+
+// again finds the proposal that a submit made when it came first.
+func (s *rollouts) again(key model.JobID, voted *cell.RolloutVoted) (*model.Proposal, error) {
+	r := s.snapshot().Rollout(nil, key)
+	switch {
+	case r == nil:
+	case r.Accepted != nil && r.Accepted.ID == voted.ID:
+		return r.Accepted, nil
+	case r.Won != nil && r.Won.ID == voted.ID:
+		return r.Won, nil
+	}
+	return nil, model.Errorf(model.KindConflict, "this submit of job %q came before, for version %d, and a later one has been submitted since; look at the job, and submit with a new token", key.ID, voted.Version)
+}
+
+// prepare asks the regions what they know, and gives a proposal its number, what
+// it follows and the parts of a divided count.
+func (s *rollouts) prepare(ctx context.Context, snap *state.Snapshot, known *model.Rollout, p *model.Proposal) error {
+	key := p.Key()
+	asked := p.Regions()
+	if known != nil && known.Won != nil {
+		for _, region := range known.Won.Participants() {
+			if !slices.Contains(asked, region) {
+				asked = append(asked, region)
+			}
+		}
+	}
+	answers, errs := each(asked, func(region string) (*method.RolloutNews, error) {
+		if region == s.region {
+			n := rollout.News(snap, key)
+			n.Count = s.divided(key)
+			return &n, nil
+		}
+		out, err := s.tell(ctx, region, &method.RolloutTellRequest{News: []method.RolloutNews{rollout.News(snap, key)}})
+		if err != nil {
+			return nil, err
+		}
+		if len(out.News) != 1 {
+			return nil, model.Errorf(model.KindInternal, "region %q gave no answer about job %q", region, key.ID)
+		}
+		return &out.News[0], nil
+	})
+	strategy := p.Job.Multiregion.Strategy
+	newest := &method.RolloutNews{}
+	for i, n := range answers {
+		if n == nil {
+			if kind := model.KindOf(errs[i]); kind == model.KindUnknownRegion || strategy.OnUnreachable == model.OnUnreachableFail && !p.Job.Stop {
+				return fmt.Errorf("cannot submit job %q: %w", key.ID, errs[i])
+			}
+			continue
+		}
+		if n.Undecided != "" {
+			if err := s.undecided(p, n, asked[i]); err != nil {
+				return err
+			}
+		}
+		p.Version = max(p.Version, n.Open, n.Taken)
+		if n.ID != "" && (newest.ID == "" || n.Version > newest.Version) {
+			newest = n
+		}
+	}
+	if newest.ID != "" && (known == nil || known.Won == nil || known.Won.ID != newest.ID) {
+		// We have missed it: it comes first.
+		body := rollout.Learn(snap, s.region, newest, s.clock.Now())
+		if body == nil {
+			return model.Errorf(model.KindConflict, "job %q was submitted to another region just now, as version %d; submit it again", key.ID, newest.Version)
+		}
+		if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, body); err != nil {
+			return err
+		}
+	}
+	known = s.snapshot().Rollout(nil, key)
+	if known != nil && known.Won != nil {
+		p.Base = known.Won.Regions()
+		for _, region := range known.Won.Participants() {
+			if !slices.Contains(p.Regions(), region) {
+				p.Removed = append(p.Removed, region)
+			}
+		}
+	}
+	return s.divide(ctx, p, asked, answers)
+}
+
+// undecided refuses a proposal while another is being decided: which of them the
+// other follows could not be said.
+func (s *rollouts) undecided(p *model.Proposal, n *method.RolloutNews, region string) error {
+	switch {
+	case n.Undecided != p.ID:
+		return model.Errorf(model.KindConflict, "another submit of job %q is being decided, as region %q says; submit it again in a few seconds to have it follow that one", p.Job.ID, region)
+	case region != s.region:
+		return &model.Error{Kind: model.KindOutcomeUnknown, Region: s.region, Token: p.ID, Message: fmt.Sprintf(
+			"this submit of job %q came to another region before, and is being decided; send it again with the same token", p.Job.ID)}
+	}
+	return nil
+}
+
+// divide fixes the parts of a count that the regions divide.
+func (s *rollouts) divide(ctx context.Context, p *model.Proposal, asked []string, answers []*method.RolloutNews) (err error) {
+	m := p.Job.Multiregion
+	if !m.Divides() || p.Job.Stop {
+		return nil
+	}
+	had, room := make([]int, len(m.Regions)), []int(nil)
+	known := s.snapshot().Rollout(nil, p.Key())
+	for i, region := range p.Regions() {
+		// A region that is out of reach keeps what it was given.
+		if known.Live() {
+			had[i] = max(0, known.Won.Count(region))
+		}
+		if n := answers[slices.Index(asked, region)]; n != nil {
+			had[i] = n.Count
+		}
+	}
+	if m.Placement == model.PlacementCapacity {
+		if room, err = s.rooms(ctx, p, m.Count); err != nil {
+			return err
+		}
+	}
+	if p.Counts, err = policy.Counts(m, had, room); err != nil {
+		return model.Invalidf("Multiregion.Count", "cannot divide the count of job %q among its regions: %v", p.Job.ID, err)
+	}
+	return nil
+}
+
+// rooms asks each region how many more of a job would fit, up to count; one that
+// is out of reach has no room.
+func (s *rollouts) rooms(ctx context.Context, p *model.Proposal, count int) ([]int, error) {
+	room := make([]int, len(p.Regions()))
+	answers, errs := each(p.Regions(), func(region string) (*method.RolloutRoomResponse, error) {
+		return rpc.Call(ctx, s.calls, method.RolloutRoom, rpc.To{Region: region, Timeout: rolloutTime}, &method.RolloutRoomRequest{Job: p.Job, Region: region, Count: count})
+	})
+	for i, a := range answers {
+		if a != nil {
+			room[i] = a.Room
+		} else if model.KindOf(errs[i]) == model.KindInvalid {
+			return nil, errs[i]
+		}
+	}
+	return room, nil
+}
+
+// poll asks all voters for their votes.
+func (s *rollouts) poll(ctx context.Context, p *model.Proposal) (holders []method.RolloutHolder, verdict model.Verdict) {
+	voters := p.Voters()
+	answers, errs := each(voters, func(region string) (*method.RolloutVoteResponse, error) {
+		if region == s.region {
+			return &method.RolloutVoteResponse{Yes: true}, nil
+		}
+		return s.askVote(ctx, region, &method.RolloutVoteRequest{Proposal: p})
+	})
+	var yes, no []string
+	for i, region := range voters {
+		h := method.RolloutHolder{Region: region}
+		switch a := answers[i]; {
+		case a == nil:
+			h.Error = errs[i].Error()
+		case a.Yes:
+			h.Holds = true
+			yes = append(yes, region)
+		default:
+			h.Error = a.Why
+			no = append(no, region)
+		}
+		holders = append(holders, h)
+	}
+	return holders, p.Judge(yes, no)
+}
+
+func explain(holders []method.RolloutHolder) string {
+	var parts []string
+	for _, h := range holders {
+		if h.Holds {
+			parts = append(parts, h.Region+" has voted for it")
+		} else {
+			parts = append(parts, h.Region+" has not ("+h.Error+")")
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// each asks all regions at once.
+func each[T any](regions []string, ask func(region string) (*T, error)) ([]*T, []error) {
+	out, errs := make([]*T, len(regions)), make([]error, len(regions))
+	var wg sync.WaitGroup
+	for i, region := range regions {
+		wg.Go(func() {
+			if out[i], errs[i] = ask(region); errs[i] != nil {
+				out[i] = nil
+			}
+		})
+	}
+	wg.Wait()
+	return out, errs
+}
