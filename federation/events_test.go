@@ -198,7 +198,10 @@ func TestTheEventsOfAllRegionsInOneStream(t *testing.T) {
 		time.Sleep(time.Second)
 		eu.change(func() { eu.cut, eu.last, eu.after = nil, 30, 20; eu.events[30] = 1 })
 		time.Sleep(followAgain.Max)
+		synctest.Wait()
+		mu.Lock()
 		lines[0] = strings.Split(lines[0], " ")[0] + " away"
+		mu.Unlock()
 		told("eu", "away", "live gap 11-20", "30.0")
 		told("us")
 		told("ap")

@@ -78,6 +78,12 @@ func (s *source) put(status string, ids ...string) {
 	})
 }
 
+// count is how often it was asked.
+func (s *source) count() (n int) {
+	s.do(func() { n = len(s.asked) })
+	return n
+}
+
 func (s *source) pull(_ context.Context, _ *rpc.Inbound, req *method.SummaryPullRequest, send func(*method.SummaryFrame) error) error {
 	s.mu.Lock()
 	s.asked = append(s.asked, *req)
@@ -257,8 +263,7 @@ func TestRowsAreAsOldAsTheirQuestion(t *testing.T) {
 		if age := c.Age(time.Now()); age < time.Minute || age > time.Minute+idlePull || c.Jobs.Len() != 1 || c.Index != 1 {
 			t.Errorf("after a minute it is %s old, with %d rows at %d", age, c.Jobs.Len(), c.Index)
 		}
-		asked := len(eu.asked)
-		if asked > 60 {
+		if asked := eu.count(); asked > 60 {
 			t.Errorf("it was asked %d times in a minute", asked)
 		}
 		// Back, it tells what changed, no more.
@@ -333,9 +338,9 @@ func TestARegionThatIsForgottenOrBecomesAnotherCellsLosesItsCopy(t *testing.T) {
 		if w.copies.Of("ap") != nil || w.copies.Of("eu") != nil {
 			t.Errorf("copies of ap %v, of eu %v", w.copies.Of("ap"), w.copies.Of("eu"))
 		}
-		asked := len(w.sources["ap"].asked)
+		asked := w.sources["ap"].count()
 		settle()
-		if n := len(w.sources["ap"].asked); n != asked {
+		if n := w.sources["ap"].count(); n != asked {
 			t.Errorf("what was forgotten is asked still")
 		}
 	})
