@@ -86,3 +86,14 @@ func TestTouchesThatAreForgottenAreSaidToBe(t *testing.T) {
 		t.Errorf("%+v at %d, %v", touched, index, ok)
 	}
 }
+
+func BenchmarkTouches(b *testing.B) {
+	var log touches[model.UUID]
+	ids := make([]model.UUID, 1000)
+	for i := range ids {
+		ids[i] = model.NewUUID(nil)
+	}
+	for i := 0; b.Loop(); i++ {
+		log.add(ids[i%len(ids)], uint64(i/len(ids)))
+	}
+}
