@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Topics of events, spelled as Nomad's. TopicAll stands for all of them, and as
@@ -66,6 +67,24 @@ type EventPayload struct {
 // EventGap says that a reader asked for events from an index on, and that those
 // up to another may be missing: the server has forgotten them.
 type EventGap struct{ From, To uint64 }
+
+// RegionEvents is what a stream of the events of all regions tells of one of them:
+// events of an index, not always all of them; or, with a Freshness, that the region
+// is there, or is not.
+type RegionEvents struct {
+	Region string `json:",omitempty"`
+	// Index is that of the events. Of a region that is there it is the one after
+	// which its server has all.
+	Index  uint64   `json:",omitempty"`
+	Events []*Event `json:",omitempty"`
+	// Gap is set when events before those that follow may be missing.
+	Gap       *EventGap `json:",omitempty"`
+	Freshness Freshness `json:",omitempty"`
+	// Age is since an unreachable region was last heard, negative when it never
+	// was, and Error why it is.
+	Age   time.Duration `json:",omitempty"`
+	Error string        `json:",omitempty"`
+}
 
 // EventFilter says which events a reader wants.
 type EventFilter struct {
