@@ -14,6 +14,7 @@
 //	autopilot  watches the cell's servers, promotes stable ones, drops dead ones
 //	deploy     ends, fails, promotes and reverts deployments
 //	drain      empties nodes
+//	namespace  keeps the namespaces the same as in all other regions
 //
 // leader.go makes fresh loops for each term of leadership, in one group that ends
 // with it: nothing is switched on and off by hand. membership.go starts the cell,

@@ -32,6 +32,12 @@ func (a *attempts) again(ctx context.Context, own string, env *Envelope, spec me
 	}
 	switch model.KindOf(err) {
 	case model.KindNoLeader, model.KindUnreachable:
+		// That another region is silent, which the call needed, no leader of ours
+		// changes.
+		if region := model.AsError(err).Region; region != "" && region != own {
+			a.unknown = nil
+			return false
+		}
 	case model.KindOutcomeUnknown:
 		if a.unknown = err; !spec.Once {
 			return false

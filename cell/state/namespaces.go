@@ -39,26 +39,34 @@ func (s *Snapshot) Namespaces(ws Watch, prefix string) iter.Seq[*model.Namespace
 // NamespacesIndex is the index of the last change of any namespace.
 func (s *Snapshot) NamespacesIndex() uint64 { return s.tableIndex(tableNamespaces) }
 
-// UpsertNamespace makes or changes a namespace; its version and indexes are set
-// here.
+// NamespaceRow returns what is known of a name, be it that its namespace was
+// deleted; nil when nothing is.
+func (s *Snapshot) NamespaceRow(ws Watch, name string) *model.Namespace {
+	return first[*model.Namespace](s.tx, ws, tableNamespaces, name)
+}
+
+// NamespaceRows yields all rows, those of deleted namespaces too, by name.
+func (s *Snapshot) NamespaceRows(ws Watch) iter.Seq[*model.Namespace] {
+	return each[*model.Namespace](s.tx, ws, tableNamespaces, byID+"_prefix", "")
+}
+
+// UpsertNamespace makes, changes or deletes a namespace; its version and indexes
+// are set here.
 func (t *Txn) UpsertNamespace(given *model.Namespace) (*model.Namespace, error) {
 	n := *given
-	n.Version = t.namespaceVersion(n.Name) + 1
+	n.Version = 1
+	if old := first[*model.Namespace](t.tx, nil, tableNamespaces, n.Name); old != nil {
+		n.Version = old.Version + 1
+	}
 	return t.PutNamespace(&n)
 }
 
-// DeleteNamespace leaves of a namespace its name and version.
-func (t *Txn) DeleteNamespace(name string) error {
-	_, err := t.PutNamespace(&model.Namespace{Name: name, Version: t.namespaceVersion(name) + 1, Deleted: true})
-	return err
-}
-
 // PutNamespace writes a row whole, its version included; the indexes are this
-// cell's own. It returns the row that stands: a row of no higher version than the
+// cell's own. It returns the row that stands: a row that is not newer than the
 // one there changes nothing.
 func (t *Txn) PutNamespace(row *model.Namespace) (*model.Namespace, error) {
 	old := first[*model.Namespace](t.tx, nil, tableNamespaces, row.Name)
-	if old != nil && row.Version <= old.Version {
+	if old != nil && row.Compare(old) <= 0 {
 		return old, nil
 	}
 	n := *row
@@ -69,9 +77,12 @@ func (t *Txn) PutNamespace(row *model.Namespace) (*model.Namespace, error) {
 	return &n, t.insert(tableNamespaces, &n)
 }
 
-func (t *Txn) namespaceVersion(name string) uint64 {
-	if n := first[*model.Namespace](t.tx, nil, tableNamespaces, name); n != nil {
-		return n.Version
+// ForgetNamespace drops what is left of a deleted namespace, unless it was
+// changed since.
+func (t *Txn) ForgetNamespace(row *model.Namespace) error {
+	old := first[*model.Namespace](t.tx, nil, tableNamespaces, row.Name)
+	if old == nil || !old.Deleted || old.Compare(row) != 0 {
+		return nil
 	}
-	return 0
+	return t.delete(tableNamespaces, old)
 }
