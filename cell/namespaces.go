@@ -76,7 +76,7 @@ func applyNamespaceLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Names
 	out := &NamespaceLearned{}
 	for _, row := range c.Rows {
 		old := snap.NamespaceRow(nil, row.Name)
-		if row.Deleted && (old == nil || row.Compare(old) > 0) {
+		if row.Deleted && row.Name != model.AllNamespaces && (old == nil || row.Compare(old) > 0) {
 			if j := LiveJob(snap, row.Name); j != nil {
 				back := &model.Namespace{Name: row.Name}
 				if old != nil {

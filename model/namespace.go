@@ -25,10 +25,9 @@ type Namespace struct {
 	RequiredExtraClaims   map[string]string
 	OptionalExtraClaims   map[string]string
 
-	// Version goes up by one with each change of what is called so, deletions
-	// included, and Writer is the region that made the change: by them regions
-	// tell which of two copies is newer, whatever their Raft indexes are; see
-	// Compare.
+	// Version goes up with each change of what is called so, deletions included,
+	// and Writer is the region that made the change: by them regions tell which of
+	// two copies is newer, whatever their Raft indexes are; see Compare.
 	Version uint64
 	Writer  string `json:",omitempty"`
 	// Write is what asked for the change.

@@ -129,6 +129,7 @@ func (s *namespaces) consult(ctx context.Context, all []string, row *model.Names
 	})
 	why := make(map[string]error)
 	newest := s.snapshot().NamespaceRow(nil, row.Name)
+	var forgotten []*model.Namespace
 	var refused error
 	for i, a := range answers {
 		switch {
@@ -146,7 +147,7 @@ func (s *namespaces) consult(ctx context.Context, all []string, row *model.Names
 		case a.Row != nil && (newest == nil || a.Row.Compare(newest) > 0):
 			newest = a.Row
 		}
-		reached = append(reached, rest[i])
+		reached, forgotten = append(reached, rest[i]), append(forgotten, a.Forgotten)
 	}
 	if refused != nil {
 		return nil, refused
@@ -169,11 +170,9 @@ func (s *namespaces) consult(ctx context.Context, all []string, row *model.Names
 			return nil, s.unreached(fmt.Sprintf("cannot delete namespace %q: whether every region has stopped its jobs cannot be known", row.Name), all, have, why)
 		}
 	}
-	if newest == nil {
-		return reached, nil
-	}
-	if err := s.learn(ctx, newest); err != nil {
-		return nil, err
+	// What it was may be forgotten: it goes on above that.
+	if err := s.learn(ctx, append(forgotten, newest)...); err != nil || newest == nil {
+		return reached, err
 	}
 	holders, lacking := []string{s.region}, []string(nil)
 	for i, a := range answers {
@@ -267,7 +266,7 @@ func (s *namespaces) asked(ctx context.Context, _ *rpc.Inbound, req *method.Name
 	if err != nil {
 		return nil, err
 	}
-	out := &method.NamespaceAskResponse{Row: snap.NamespaceRow(nil, req.Name)}
+	out := &method.NamespaceAskResponse{Row: snap.NamespaceRow(nil, req.Name), Forgotten: snap.NamespaceRow(nil, model.AllNamespaces)}
 	if kept != nil {
 		out.Done = new(model.NamespaceTag)
 		if err := wire.Decode(kept.Answer, out.Done); err != nil {

@@ -42,6 +42,8 @@ func (a *attempts) again(ctx context.Context, own string, env *Envelope, spec me
 		if a.unknown = err; !spec.Once {
 			return false
 		}
+	case model.KindDeadline, model.KindCanceled:
+		return false // which says nothing of an earlier attempt
 	default:
 		// It was refused: then an earlier attempt was not applied either, or
 		// this one is its answer.

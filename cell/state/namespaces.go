@@ -45,7 +45,9 @@ func (s *Snapshot) NamespaceRow(ws Watch, name string) *model.Namespace {
 	return first[*model.Namespace](s.tx, ws, tableNamespaces, name)
 }
 
-// NamespaceRows yields all rows, those of deleted namespaces too, by name.
+// NamespaceRows yields all rows, those of deleted namespaces too, by name. The row
+// of model.AllNamespaces stands for those that are forgotten, as if all of them
+// were deleted: its version is the highest that one of them had.
 func (s *Snapshot) NamespaceRows(ws Watch) iter.Seq[*model.Namespace] {
 	return each[*model.Namespace](s.tx, ws, tableNamespaces, byID+"_prefix", "")
 }
@@ -54,10 +56,13 @@ func (s *Snapshot) NamespaceRows(ws Watch) iter.Seq[*model.Namespace] {
 // are set here.
 func (t *Txn) UpsertNamespace(given *model.Namespace) (*model.Namespace, error) {
 	n := *given
-	n.Version = 1
-	if old := first[*model.Namespace](t.tx, nil, tableNamespaces, n.Name); old != nil {
-		n.Version = old.Version + 1
+	n.Version = 0
+	for _, name := range []string{n.Name, model.AllNamespaces} {
+		if old := first[*model.Namespace](t.tx, nil, tableNamespaces, name); old != nil {
+			n.Version = max(n.Version, old.Version)
+		}
 	}
+	n.Version++
 	return t.PutNamespace(&n)
 }
 
@@ -84,5 +89,9 @@ func (t *Txn) ForgetNamespace(row *model.Namespace) error {
 	if old == nil || !old.Deleted || old.Compare(row) != 0 {
 		return nil
 	}
-	return t.delete(tableNamespaces, old)
+	if err := t.delete(tableNamespaces, old); err != nil {
+		return err
+	}
+	_, err := t.PutNamespace(&model.Namespace{Name: model.AllNamespaces, Version: old.Version, Deleted: true})
+	return err
 }

@@ -42,8 +42,9 @@ type (
 		Write model.NamespaceWrite
 	}
 	NamespaceAskResponse struct {
-		// Row is the region's, nil when it knows nothing of the name.
-		Row *model.Namespace
+		// Row is the region's, nil when it knows nothing of the name. Forgotten
+		// stands for those that it has forgotten, nil when there are none.
+		Row, Forgotten *model.Namespace
 		// Done is the change that the request made before, nil when the region does
 		// not know it.
 		Done *model.NamespaceTag

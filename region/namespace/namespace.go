@@ -16,7 +16,9 @@
 // has none is not told of one that is so old, since it may have forgotten it.
 // Should it be given an older copy after that by a third region, then that one
 // had not heard of the deletion yet: when it does, it owes all others an exchange
-// before it forgets.
+// before it forgets. What is forgotten raises the version that changes
+// go on above (state.Txn.ForgetNamespace), so that a namespace of the same name is
+// newer than what somebody may still have.
 package namespace
 
 import (
@@ -183,15 +185,7 @@ func (c *Copies) Heard() (out []model.RegionAnswer) {
 // talk exchanges with one region until ctx ends.
 func (c *Copies) talk(ctx context.Context, p *peer) {
 	for failed := 0; ctx.Err() == nil; {
-		asked, snap := c.Clock.Now(), c.Snapshot()
-		index, err := c.exchange(ctx, p.region, snap)
-		c.mu.Lock()
-		p.silent = err != nil
-		if err == nil {
-			p.heard, p.index = asked, index
-			p.through, p.restored = snap.NamespacesIndex(), snap.Restored()
-		}
-		c.mu.Unlock()
+		err := c.meet(ctx, p)
 		wait := calm.Wait(0)
 		if err == nil {
 			failed = 0
@@ -210,6 +204,20 @@ func (c *Copies) talk(ctx context.Context, p *peer) {
 		}
 		timer.Stop()
 	}
+}
+
+// meet exchanges with a region once, and notes what came of it.
+func (c *Copies) meet(ctx context.Context, p *peer) error {
+	asked, snap := c.Clock.Now(), c.Snapshot()
+	index, err := c.exchange(ctx, p.region, snap)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.silent = err != nil
+	if err == nil {
+		p.heard, p.index = asked, index
+		p.through, p.restored = snap.NamespacesIndex(), snap.Restored()
+	}
+	return err
 }
 
 // exchange brings a region what it lacks of a state of ours, and us what we lack.
@@ -276,7 +284,7 @@ func (c *Copies) differ(snap *state.Snapshot, all []*model.Namespace) (lacks []*
 // old reports whether a row is what is left of a namespace that was deleted long
 // ago.
 func (c *Copies) old(row *model.Namespace) bool {
-	return row.Deleted && c.Clock.Now().Sub(time.Unix(0, row.Write.Time)) > kept
+	return row.Deleted && row.Name != model.AllNamespaces && c.Clock.Now().Sub(time.Unix(0, row.Write.Time)) > kept
 }
 
 func (c *Copies) learn(ctx context.Context, rows []*model.Namespace) error {
