@@ -10,7 +10,8 @@ import (
 )
 
 // regionsHeader says what each region's rows are worth, in the form of
-// federation.FormatHeader.
+// federation.FormatHeader; of what all regions hold alike, when the region that
+// answers last heard from each.
 const regionsHeader = "X-Atoll-Regions"
 
 // list answers a list of one region, or of all: then each row names its region,

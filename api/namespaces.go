@@ -1,6 +1,7 @@
 package api
 
 import (
+	"atoll/federation"
 	"atoll/model"
 	"atoll/model/method"
 )
@@ -10,7 +11,15 @@ func listNamespaces(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.ages(out.Regions)
 	return orEmpty(out.Namespaces), nil
+}
+
+// ages says how old the copy is that was read, where the server knows.
+func (r *request) ages(regions []model.RegionAnswer) {
+	if len(regions) > 0 {
+		r.response.Header().Set(regionsHeader, federation.FormatHeader(regions))
+	}
 }
 
 func readNamespace(r *request) (any, error) {
@@ -18,6 +27,7 @@ func readNamespace(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.ages(out.Regions)
 	if out.Namespace == nil {
 		return nil, notFound("namespace", r.id)
 	}

@@ -47,6 +47,7 @@ const (
 	CmdJobScale          Command = 38
 	CmdNamespaceUpsert   Command = 41
 	CmdNamespaceDelete   Command = 42
+	CmdNamespaceLearn    Command = 43
 
 	CmdRolloutVote   Command = 44
 	CmdRolloutLearn  Command = 45
@@ -90,6 +91,7 @@ var table = map[Command]command{
 	CmdJobScale:          typed(applyJobScale),
 	CmdNamespaceUpsert:   typed(applyNamespaceUpsert),
 	CmdNamespaceDelete:   typed(applyNamespaceDelete),
+	CmdNamespaceLearn:    typed(applyNamespaceLearn),
 
 	CmdRolloutVote:   typed(applyRolloutVote),
 	CmdRolloutLearn:  typed(applyRolloutLearn),

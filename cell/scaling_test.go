@@ -115,12 +115,12 @@ func TestANamespaceIsKeptWhileItHasLiveJobs(t *testing.T) {
 	do(a, applyJobRegister, &JobRegister{Job: scalableJob("team")}, `namespace "team" does not exist`)
 	do(a, applyNamespaceUpsert, &NamespaceUpsert{&model.Namespace{Name: "team"}}, "")
 	do(a, applyJobRegister, &JobRegister{Job: scalableJob("team")}, "")
-	do(a, applyNamespaceDelete, &NamespaceDelete{"team"}, `job "web" in it is pending`)
+	do(a, applyNamespaceDelete, &NamespaceDelete{Name: "team"}, `job "web" in it is pending`)
 	key := model.JobID{Namespace: "team", ID: "web"}
 	do(a, applyJobDeregister, &JobDeregister{Key: key}, "")
-	do(a, applyNamespaceDelete, &NamespaceDelete{"team"}, "")
-	do(a, applyNamespaceDelete, &NamespaceDelete{"team"}, `namespace "team" not found`)
-	do(a, applyNamespaceDelete, &NamespaceDelete{"default"}, "it is always there")
+	do(a, applyNamespaceDelete, &NamespaceDelete{Name: "team"}, "")
+	do(a, applyNamespaceDelete, &NamespaceDelete{Name: "team"}, `namespace "team" not found`)
+	do(a, applyNamespaceDelete, &NamespaceDelete{Name: "default"}, "it is always there")
 	// What is left there does not come to life again.
 	count := int64(3)
 	do(a, applyJobScale, &JobScale{Key: key, Group: "g", Eval: newTestEval(), Event: model.ScalingEvent{Count: &count}}, `namespace "team" does not exist`)

@@ -276,13 +276,17 @@ func (d *Directory) unreachable(r *region, cause error) *model.Error {
 	return e
 }
 
+// Names returns the names of all regions ever seen, in order.
+func (d *Directory) Names() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Sorted(maps.Keys(d.regions))
+}
+
 // Regions returns all regions ever seen, by name.
 func (d *Directory) Regions() []model.RegionStatus {
 	var out []model.RegionStatus
-	d.mu.Lock()
-	names := slices.Sorted(maps.Keys(d.regions))
-	d.mu.Unlock()
-	for _, name := range names {
+	for _, name := range d.Names() {
 		servers, _ := d.Servers(name)
 		d.mu.Lock()
 		r := d.regions[name]

@@ -1,14 +1,16 @@
 package model
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 )
 
-// Namespace is a set of names for jobs and what comes of them. A stored namespace
-// is immutable.
+// Namespace is a set of names for jobs and what comes of them. All regions have
+// the same; each holds a copy. A stored namespace is immutable.
 type Namespace struct {
 	Name         string
 	Description  string
@@ -23,14 +25,61 @@ type Namespace struct {
 	RequiredExtraClaims   map[string]string
 	OptionalExtraClaims   map[string]string
 
-	// Version goes up by one with each change of what is called so, deletions
-	// included: of two regions' copies, the one of the higher version is newer,
-	// whatever their Raft indexes are.
+	// Version goes up with each change of what is called so, deletions included,
+	// and Writer is the region that made the change: by them regions tell which of
+	// two copies is newer, whatever their Raft indexes are; see Compare.
 	Version uint64
+	Writer  string `json:",omitempty"`
+	// Write is what asked for the change.
+	Write NamespaceWrite `codec:"Write" json:"-"`
 	// Deleted marks what is left of a deleted namespace: its name and version.
 	Deleted     bool `json:",omitempty"`
 	CreateIndex uint64
 	ModifyIndex uint64
+}
+
+// NamespaceTag names a change of a namespace.
+type NamespaceTag struct {
+	Version uint64
+	Writer  string
+}
+
+// NamespaceWrite is the request that changed a namespace. It travels with the
+// change, so that a region which has that knows the request, too, should it come
+// again by that region's door.
+type NamespaceWrite struct {
+	// ID, Hash and Issued are as in the memory of requests. ID is "" for a change
+	// that nobody asked for.
+	ID     string
+	Hash   [16]byte
+	Issued int64
+	// Time is when the change was made, in Unix nanoseconds by its region's clock.
+	Time int64
+}
+
+// Compare orders the changes of a namespace, the same way in all regions: by
+// version, then by writer. Two that agree in both are of cells that did not know
+// of each other: there a deletion loses, and the rest is by what was asked for.
+func (n *Namespace) Compare(o *Namespace) int {
+	order := cmp.Or(cmp.Compare(n.Version, o.Version), strings.Compare(n.Writer, o.Writer))
+	if order == 0 && n.Deleted != o.Deleted {
+		if n.Deleted {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(order, bytes.Compare(n.Write.Hash[:], o.Write.Hash[:]), strings.Compare(n.Write.ID, o.Write.ID))
+}
+
+// Clashes reports whether two regions have made these changes without knowing of
+// each other's. The same request by two doors does not clash.
+func (n *Namespace) Clashes(o *Namespace) bool {
+	return n.Version == o.Version && (n.Deleted != o.Deleted || n.Write.Hash != o.Write.Hash)
+}
+
+// Bare is what is needed to compare: the namespace without what it says.
+func (n *Namespace) Bare() *Namespace {
+	return &Namespace{Name: n.Name, Version: n.Version, Writer: n.Writer, Write: n.Write, Deleted: n.Deleted}
 }
 
 // NamespaceCapabilities are what jobs of a namespace may use. An empty list of
@@ -74,7 +123,7 @@ func (n *Namespace) Canonicalize() {
 			*r = nil
 		}
 	}
-	n.Version, n.Deleted, n.CreateIndex, n.ModifyIndex = 0, false, 0, 0
+	n.Version, n.Writer, n.Write, n.Deleted, n.CreateIndex, n.ModifyIndex = 0, "", NamespaceWrite{}, false, 0, 0
 }
 
 // Validate says what is wrong with a canonical namespace, in one error.
@@ -145,7 +194,12 @@ func (n *Namespace) Admits(j *Job) error {
 	return j.refuse(f.list)
 }
 
-// NoNamespace says that a job is in a namespace that does not exist.
+// NoNamespace says that a job is in a namespace that its region does not know.
 func NoNamespace(j *Job) error {
-	return Invalidf("Namespace", "cannot register job %q: namespace %q does not exist; make it with namespace apply", j.ID, j.Namespace)
+	where := "here"
+	if j.Region != "" && j.Region != GlobalRegion {
+		where = fmt.Sprintf("in region %q", j.Region)
+	}
+	return Invalidf("Namespace", "cannot register job %q: namespace %q does not exist %s; make it with namespace apply or, if another region has it, "+
+		"try again when this one has heard so: namespace list says how old its copy is", j.ID, j.Namespace, where)
 }

@@ -54,3 +54,40 @@ func TestANamespaceAdmitsWhatItsJobsMayUse(t *testing.T) {
 		}
 	}
 }
+
+func TestChangesOfANamespaceAreInOneOrder(t *testing.T) {
+	one, two := [16]byte{1}, [16]byte{2}
+	// Each is newer than all before it.
+	order := []*Namespace{
+		{Version: 1},
+		{Version: 1, Writer: "eu", Write: NamespaceWrite{Hash: two}, Deleted: true},
+		{Version: 1, Writer: "eu", Write: NamespaceWrite{Hash: one}},
+		{Version: 1, Writer: "eu", Write: NamespaceWrite{Hash: two, ID: "a"}},
+		{Version: 1, Writer: "eu", Write: NamespaceWrite{Hash: two, ID: "b"}},
+		{Version: 1, Writer: "us", Deleted: true},
+		{Version: 2},
+		{Version: 10, Writer: "ap"},
+	}
+	for i, a := range order {
+		for j, b := range order {
+			if got := a.Compare(b); got < 0 != (i < j) || got > 0 != (i > j) {
+				t.Errorf("%+v against %+v: %d", a, b, got)
+			}
+		}
+		if a.Compare(a.Bare()) != 0 || a.Bare().Description != "" {
+			t.Errorf("%+v is not as its bare self", a)
+		}
+	}
+	for _, c := range []struct {
+		a, b *Namespace
+		want bool
+	}{
+		{order[2], order[3], true}, {order[1], order[3], true}, {order[3], order[4], false}, {order[0], order[6], false},
+		// One request by two doors.
+		{order[3], &Namespace{Version: 1, Writer: "us", Write: NamespaceWrite{Hash: two}}, false},
+	} {
+		if c.a.Clashes(c.b) != c.want || c.b.Clashes(c.a) != c.want {
+			t.Errorf("%+v and %+v clash: %t, want %t", c.a, c.b, !c.want, c.want)
+		}
+	}
+}

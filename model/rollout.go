@@ -104,6 +104,9 @@ func (p *Proposal) Judge(yes, no []string) Verdict {
 	return verdict
 }
 
+// Majority reports whether some regions of a set are a majority of it.
+func Majority(set, some []string) bool { return 2*voices(set, some) > voices(set, set) }
+
 // voices counts the voices of those of a set that are in some: one each, and two
 // for the first of an even set, so that of two regions the first goes on alone.
 func voices(set, some []string) (n int) {

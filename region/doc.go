@@ -14,6 +14,7 @@
 //	autopilot  watches the cell's servers, promotes stable ones, drops dead ones
 //	deploy     ends, fails, promotes and reverts deployments
 //	drain      empties nodes
+//	namespace  keeps the namespaces the same as in all other regions
 //
 // summary.go tells the other regions what changed in this one, and aggregate.go
 // answers for all regions from what they told.

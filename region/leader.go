@@ -23,6 +23,7 @@ import (
 	"atoll/region/drain"
 	"atoll/region/gc"
 	"atoll/region/heartbeat"
+	"atoll/region/namespace"
 	"atoll/region/periodic"
 	"atoll/region/planner"
 	"atoll/region/rollout"
@@ -45,8 +46,9 @@ type leadership struct {
 	// keep and collectInterval are the garbage collector's.
 	keep            gc.Thresholds
 	collectInterval time.Duration
-	// calls reach other regions.
+	// calls reach other regions, whose names, and ours, are known.
 	calls rpc.Caller
+	known func() []string
 	// pilots wires each term's pilot, autopilot is what a new cell's
 	// configuration of it begins with.
 	pilots    autopilot.Config
@@ -54,11 +56,12 @@ type leadership struct {
 	// tend keeps the cell's members in step with gossip while this server
 	// leads.
 	tend func(ctx context.Context, pilot *autopilot.Pilot) error
-	// monitor, pilot and collector are the present term's, nil when there is
+	// monitor, pilot, collector and copies are the present term's, nil when there is
 	// none.
 	monitor   atomic.Pointer[heartbeat.Monitor]
 	pilot     atomic.Pointer[autopilot.Pilot]
 	collector atomic.Pointer[gc.Collector]
+	copies    atomic.Pointer[namespace.Copies]
 }
 
 // run starts a term's loops when this server becomes the leader, and waits for
@@ -75,6 +78,7 @@ func (l *leadership) run(ctx context.Context) error {
 			l.monitor.Store(nil)
 			l.pilot.Store(nil)
 			l.collector.Store(nil)
+			l.copies.Store(nil)
 		}
 	}
 	defer end()
@@ -154,6 +158,12 @@ func (l *leadership) begin(term *group.Group) {
 				},
 			})
 		})
+		spaces := &namespaces{writer: &writer{applier: l.cell, clock: l.clock}, region: l.cellName, calls: l.calls, log: l.log.Named("namespaces")}
+		copies := namespace.New(namespace.Config{
+			Region: l.cellName, Known: l.known, Snapshot: l.cell.Snapshot, Learn: spaces.commit, Tell: spaces.tell, Clock: l.clock, Log: spaces.log,
+		})
+		l.copies.Store(copies)
+		l.loop(term, "namespaces", copies.Run)
 		l.loop(term, "drain", func(ctx context.Context) error {
 			return drain.Run(ctx, drain.Config{Snapshot: l.cell.Snapshot, Mark: l.migrate, Done: l.drained, Clock: l.clock, Log: l.log.Named("drain")})
 		})

@@ -2,18 +2,32 @@ package region
 
 import (
 	"context"
+	"slices"
+	"strings"
 
-	"atoll/cell"
+	"github.com/hashicorp/go-hclog"
+
 	"atoll/cell/state"
 	"atoll/model"
 	"atoll/model/method"
+	"atoll/region/namespace"
 	"atoll/rpc"
 )
 
-// namespaces serves the Namespace methods.
+// namespaces serves the Namespace methods, and is the door for changes: those are
+// of all regions, see namespacechange.go.
 type namespaces struct {
 	*reader
 	*writer
+	region string
+	calls  rpc.Caller
+	// known are the names of all regions, ours among them, in order.
+	known func() []string
+	// copies is the leader's loop, nil when this server does not lead.
+	copies func() *namespace.Copies
+	log    hclog.Logger
+	// turn is had by one change at a time.
+	turn chan struct{}
 }
 
 func (s *namespaces) bind(r *rpc.Server) {
@@ -21,11 +35,13 @@ func (s *namespaces) bind(r *rpc.Server) {
 	rpc.Handle(r, method.NamespaceGet, s.get)
 	rpc.Handle(r, method.NamespaceUpsert, s.upsert)
 	rpc.Handle(r, method.NamespaceDelete, s.delete)
+	rpc.Handle(r, method.NamespaceAsk, s.asked)
+	rpc.Handle(r, method.NamespaceTell, s.told)
 }
 
 func (s *namespaces) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.NamespaceListResponse, error) {
 	out := &method.NamespaceListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+	err := s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
 		var err error
 		out.Namespaces, out.NextToken, err = lister[*model.Namespace, *model.Namespace]{
 			key:  func(n *model.Namespace) string { return n.Name },
@@ -33,39 +49,29 @@ func (s *namespaces) list(ctx context.Context, _ *rpc.Inbound, req *method.ListR
 		}.page(&req.Query, snap.Namespaces(ws, req.Prefix))
 		return snap.NamespacesIndex(), err
 	})
+	out.Regions = s.ages(&out.Meta)
+	return out, err
 }
 
 func (s *namespaces) get(ctx context.Context, _ *rpc.Inbound, req *method.NamespaceRequest) (*method.NamespaceResponse, error) {
 	out := &method.NamespaceResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+	err := s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
 		if out.Namespace = snap.Namespace(ws, req.Name); out.Namespace == nil {
 			return snap.NamespacesIndex(), nil
 		}
 		return out.Namespace.ModifyIndex, nil
 	})
+	out.Regions = s.ages(&out.Meta)
+	return out, err
 }
 
-func (s *namespaces) upsert(ctx context.Context, c *rpc.Inbound, req *method.NamespaceUpsertRequest) (*method.NamespaceChangeResponse, error) {
-	if req.Namespace == nil {
-		return nil, model.Invalidf("Namespace", "cannot apply a namespace: the request holds none")
+// ages says how old the copy is that was read, nil when this server does not know.
+func (s *namespaces) ages(meta *method.Meta) []model.RegionAnswer {
+	c := s.copies()
+	if c == nil {
+		return nil
 	}
-	n := model.Clone(req.Namespace)
-	n.Canonicalize()
-	if err := n.Validate(); err != nil {
-		return nil, err
-	}
-	asks := &method.NamespaceUpsertRequest{Namespace: n}
-	index, _, err := s.once(ctx, c, "", asks, cell.CmdNamespaceUpsert, &cell.NamespaceUpsert{Namespace: n})
-	if err != nil {
-		return nil, err
-	}
-	return &method.NamespaceChangeResponse{Index: index}, nil
-}
-
-func (s *namespaces) delete(ctx context.Context, c *rpc.Inbound, req *method.NamespaceDeleteRequest) (*method.NamespaceChangeResponse, error) {
-	index, _, err := s.once(ctx, c, "", req, cell.CmdNamespaceDelete, &cell.NamespaceDelete{Name: req.Name})
-	if err != nil {
-		return nil, err
-	}
-	return &method.NamespaceChangeResponse{Index: index}, nil
+	out := append(c.Heard(), model.RegionAnswer{Region: s.region, Freshness: model.Live, Index: meta.Index})
+	slices.SortFunc(out, func(a, b model.RegionAnswer) int { return strings.Compare(a.Region, b.Region) })
+	return out
 }

@@ -33,13 +33,10 @@ const maxRequestID = 256
 // of the moment it came, such as a submit time, must be left out of it.
 func (w *writer) once(ctx context.Context, c *rpc.Inbound, namespace string, asks any, cmd cell.Command, body any) (uint64, any, error) {
 	env := c.Envelope
-	req, err := request(env.Method, env.RequestID, namespace, asks)
+	req, err := w.request(c, namespace, asks)
 	if err != nil {
 		return 0, nil, err
 	}
-	// A maker whose clock is ahead must not make the cell take later ids for old
-	// ones.
-	req.Issued = min(model.RequestIssued(env.RequestID), w.clock.Now().UnixNano())
 	index, value, err := w.ApplyOnce(ctx, cmd, req, body)
 	if model.KindOf(err) == model.KindOutcomeUnknown {
 		e := *model.AsError(err)
@@ -47,6 +44,18 @@ func (w *writer) once(ctx context.Context, c *rpc.Inbound, namespace string, ask
 		return 0, nil, &e
 	}
 	return index, value, err
+}
+
+// request names what a call asks for.
+func (w *writer) request(c *rpc.Inbound, namespace string, asks any) (*state.Request, error) {
+	req, err := request(c.Envelope.Method, c.Envelope.RequestID, namespace, asks)
+	if err != nil {
+		return nil, err
+	}
+	// A maker whose clock is ahead must not make the cell take later ids for old
+	// ones.
+	req.Issued = min(model.RequestIssued(req.ID), w.clock.Now().UnixNano())
+	return req, nil
 }
 
 // request names what a call of a method asks for by an id.

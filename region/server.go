@@ -164,7 +164,7 @@ func New(cfg Config) (_ *Server, err error) {
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
 		heartbeats: s.heartbeats(), refusals: cfg.Refusals, keep: cfg.Keep, collectInterval: cfg.CollectInterval, autopilot: cfg.Autopilot, tend: s.members.tend,
-		calls: s.rpc,
+		calls: s.rpc, known: s.dir.Names,
 		pilots: autopilot.Config{
 			Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
 			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },
@@ -215,7 +215,10 @@ func (s *Server) bind() {
 	(&jobs{reader: read, writer: write, multi: multi, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&deployments{reader: read, writer: write}).bind(s.rpc)
 	(&scaling{reader: read, writer: write, multi: multi}).bind(s.rpc)
-	(&namespaces{reader: read, writer: write}).bind(s.rpc)
+	(&namespaces{
+		reader: read, writer: write, region: s.cfg.Region, calls: s.rpc, known: s.dir.Names, copies: s.lead.copies.Load,
+		log: s.cfg.Log.Named("namespaces"), turn: make(chan struct{}, 1),
+	}).bind(s.rpc)
 	(&allocs{reader: read, writer: write, nodes: s.rpc}).bind(s.rpc)
 	(&evals{reader: read, writer: write}).bind(s.rpc)
 	(&events{snapshot: s.cell.Snapshot}).bind(s.rpc)

@@ -32,10 +32,18 @@ func (a *attempts) again(ctx context.Context, own string, env *Envelope, spec me
 	}
 	switch model.KindOf(err) {
 	case model.KindNoLeader, model.KindUnreachable:
+		// That another region is silent, which the call needed, no leader of ours
+		// changes.
+		if region := model.AsError(err).Region; region != "" && region != own {
+			a.unknown = nil
+			return false
+		}
 	case model.KindOutcomeUnknown:
 		if a.unknown = err; !spec.Once {
 			return false
 		}
+	case model.KindDeadline, model.KindCanceled:
+		return false // which says nothing of an earlier attempt
 	default:
 		// It was refused: then an earlier attempt was not applied either, or
 		// this one is its answer.

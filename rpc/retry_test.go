@@ -38,6 +38,9 @@ func TestACallIsHeldThroughAChangeOfLeader(t *testing.T) {
 	refused := func(context.Context, *Inbound, *ping) (*ping, error) {
 		return nil, model.Errorf(model.KindConflict, "taken")
 	}
+	needy := func(context.Context, *Inbound, *ping) (*ping, error) {
+		return nil, &model.Error{Kind: model.KindUnreachable, Region: "eu", Message: "eu is silent"}
+	}
 	takes := func(_ context.Context, _ *Inbound, q *ping) (*ping, error) { return q, nil }
 	other := func(h func(context.Context, *Inbound, *ping) (*ping, error)) Decision {
 		p := newPeer(t, "us")
@@ -63,6 +66,7 @@ func TestACallIsHeldThroughAChangeOfLeader(t *testing.T) {
 		"an unsure outcome, then a refusal: that is the answer": {[]Decision{other(unsure), other(refused)}, nil, once, model.KindConflict, false},
 		"unsure until the end":                                  {[]Decision{other(unsure), gone}, nil, once, model.KindOutcomeUnknown, false},
 		"no leader until the end":                               {[]Decision{other(noLeader)}, nil, once, model.KindNoLeader, false},
+		"another region is out of reach, which the call needs":  {[]Decision{{Local: true}, other(takes)}, needy, once, model.KindUnreachable, false},
 		"a write that is not applied once is not sent again":    {[]Decision{other(unsure), other(takes)}, nil, put, model.KindOutcomeUnknown, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -75,6 +75,21 @@ func (c *Client) Evals(ctx context.Context, namespace, job, status, filter strin
 	return rows, answers, err
 }
 
+// NamespaceAges says how old a region's copy of the namespaces is: when it last
+// heard from each region. An empty region is the agent's.
+func (c *Client) NamespaceAges(ctx context.Context, region string) ([]model.RegionAnswer, error) {
+	query := url.Values{"per_page": {"1"}}
+	if region != "" {
+		query.Set("region", region)
+	}
+	var rows []*model.Namespace
+	h, err := c.get(ctx, "/v1/namespaces", query, &rows)
+	if err != nil {
+		return nil, err
+	}
+	return federation.ParseHeader(h.Get("X-Atoll-Regions"))
+}
+
 // Registered is the answer to a submit.
 type Registered = method.JobRegisterResponse
 

@@ -39,26 +39,39 @@ func (s *Snapshot) Namespaces(ws Watch, prefix string) iter.Seq[*model.Namespace
 // NamespacesIndex is the index of the last change of any namespace.
 func (s *Snapshot) NamespacesIndex() uint64 { return s.tableIndex(tableNamespaces) }
 
-// UpsertNamespace makes or changes a namespace; its version and indexes are set
-// here.
+// NamespaceRow returns what is known of a name, be it that its namespace was
+// deleted; nil when nothing is.
+func (s *Snapshot) NamespaceRow(ws Watch, name string) *model.Namespace {
+	return first[*model.Namespace](s.tx, ws, tableNamespaces, name)
+}
+
+// NamespaceRows yields all rows, those of deleted namespaces too, by name. The row
+// of model.AllNamespaces stands for those that are forgotten, as if all of them
+// were deleted: its version is the highest that one of them had.
+func (s *Snapshot) NamespaceRows(ws Watch) iter.Seq[*model.Namespace] {
+	return each[*model.Namespace](s.tx, ws, tableNamespaces, byID+"_prefix", "")
+}
+
+// UpsertNamespace makes, changes or deletes a namespace; its version and indexes
+// are set here.
 func (t *Txn) UpsertNamespace(given *model.Namespace) (*model.Namespace, error) {
 	n := *given
-	n.Version = t.namespaceVersion(n.Name) + 1
+	n.Version = 0
+	for _, name := range []string{n.Name, model.AllNamespaces} {
+		if old := first[*model.Namespace](t.tx, nil, tableNamespaces, name); old != nil {
+			n.Version = max(n.Version, old.Version)
+		}
+	}
+	n.Version++
 	return t.PutNamespace(&n)
 }
 
-// DeleteNamespace leaves of a namespace its name and version.
-func (t *Txn) DeleteNamespace(name string) error {
-	_, err := t.PutNamespace(&model.Namespace{Name: name, Version: t.namespaceVersion(name) + 1, Deleted: true})
-	return err
-}
-
 // PutNamespace writes a row whole, its version included; the indexes are this
-// cell's own. It returns the row that stands: a row of no higher version than the
+// cell's own. It returns the row that stands: a row that is not newer than the
 // one there changes nothing.
 func (t *Txn) PutNamespace(row *model.Namespace) (*model.Namespace, error) {
 	old := first[*model.Namespace](t.tx, nil, tableNamespaces, row.Name)
-	if old != nil && row.Version <= old.Version {
+	if old != nil && row.Compare(old) <= 0 {
 		return old, nil
 	}
 	n := *row
@@ -69,9 +82,16 @@ func (t *Txn) PutNamespace(row *model.Namespace) (*model.Namespace, error) {
 	return &n, t.insert(tableNamespaces, &n)
 }
 
-func (t *Txn) namespaceVersion(name string) uint64 {
-	if n := first[*model.Namespace](t.tx, nil, tableNamespaces, name); n != nil {
-		return n.Version
+// ForgetNamespace drops what is left of a deleted namespace, unless it was
+// changed since.
+func (t *Txn) ForgetNamespace(row *model.Namespace) error {
+	old := first[*model.Namespace](t.tx, nil, tableNamespaces, row.Name)
+	if old == nil || !old.Deleted || old.Compare(row) != 0 {
+		return nil
 	}
-	return 0
+	if err := t.delete(tableNamespaces, old); err != nil {
+		return err
+	}
+	_, err := t.PutNamespace(&model.Namespace{Name: model.AllNamespaces, Version: old.Version, Deleted: true})
+	return err
 }

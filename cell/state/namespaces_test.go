@@ -63,7 +63,10 @@ func TestAVersionOnlyGoesUp(t *testing.T) {
 	}
 	ws := make(Watch)
 	s.Snapshot().Namespace(ws, "web")
-	write(t, s, 3, func(tx *Txn) error { return tx.DeleteNamespace("web") })
+	write(t, s, 3, func(tx *Txn) error {
+		_, err := tx.UpsertNamespace(&model.Namespace{Name: "web", Deleted: true})
+		return err
+	})
 	if n := s.Snapshot().Namespace(nil, "web"); n != nil || !closed(ws) || len(names(s.Snapshot(), "")) != 1 {
 		t.Errorf("deleted: %+v, %v", n, names(s.Snapshot(), ""))
 	}

@@ -1,6 +1,8 @@
 package state
 
 import (
+	"cmp"
+	"strings"
 	"time"
 
 	"github.com/google/btree"
@@ -54,7 +56,10 @@ func newMemory() *memory {
 			}
 			return a.ID < b.ID
 		}),
-		byIndex: btree.NewG(btreeDegree, func(a, b *Kept) bool { return a.Index < b.Index }),
+		byIndex: btree.NewG(btreeDegree, func(a, b *Kept) bool {
+			// One entry may bring word of several requests.
+			return cmp.Or(cmp.Compare(a.Index, b.Index), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.ID, b.ID)) < 0
+		}),
 	}
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,12 +37,23 @@ func namespaceListCommand() *cobra.Command {
 				rows = append(rows, cell(n.Name)+"|"+cell(n.Description))
 			}
 			fmt.Fprintln(c.OutOrStdout(), list(rows))
-			return nil
+			return showAges(c, &m)
 		},
 	}
 	m.flags(c)
 	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
 	return c
+}
+
+// showAges says how old the region's copy of the namespaces is, when there are
+// other regions.
+func showAges(c *cobra.Command, m *meta) error {
+	ages, err := m.federation().NamespaceAges(context.Background(), cmp.Or(m.region, env("REGION")))
+	if err != nil || len(ages) < 2 {
+		return err
+	}
+	showAnswers(c.OutOrStdout(), ages)
+	return nil
 }
 
 // findNamespace returns the one namespace that a name or its beginning names.
@@ -94,7 +107,7 @@ func namespaceStatusCommand() *cobra.Command {
 				fmt.Fprintln(w, title("Metadata"))
 				fmt.Fprintln(w, pairs(rows))
 			}
-			return nil
+			return showAges(c, &m)
 		},
 	}
 	m.flags(c)
