@@ -68,6 +68,9 @@ type region struct {
 	// probes counts probes since it went down; next is when one is due.
 	probes int
 	next   time.Time
+	// leader is the address of the region's leader, as a server there said last,
+	// "" when none did.
+	leader string
 	// failing are addresses whose last call failed: they are tried last.
 	failing map[string]bool
 }
@@ -191,6 +194,33 @@ func (d *Directory) Servers(name string) (servers []Peer, known bool) {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.RTT, b.RTT), cmp.Compare(a.RPC, b.RPC))
 	})
 	return servers, true
+}
+
+// Leads takes up which server leads a region, as one of that region says. It is
+// believed of a server that gossip knows.
+func (d *Directory) Leads(name, addr string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r := d.regions[name]; r != nil && slices.ContainsFunc(r.peers, func(p Peer) bool { return p.RPC == addr && !p.Left }) {
+		r.leader = addr
+	}
+}
+
+// leaderFirst puts the region's leader before its other servers, if it is known
+// and answers; each of them would pass a call for it on.
+func (d *Directory) leaderFirst(name string, servers []Peer) []Peer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.regions[name]
+	if r == nil || r.leader == "" || r.failing[r.leader] {
+		return servers
+	}
+	at := slices.IndexFunc(servers, func(p Peer) bool { return p.RPC == r.leader && p.Alive })
+	if at > 0 {
+		leader := servers[at]
+		servers = slices.Insert(slices.Delete(servers, at, at+1), 0, leader)
+	}
+	return servers
 }
 
 // Report takes up how a call of ours to a server went.

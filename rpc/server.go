@@ -242,6 +242,7 @@ func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, bod
 		if err != nil {
 			return tries.last(err)
 		}
+		dec.by = tries.by
 		start := time.Now()
 		begun := false
 		if dec.Local {
@@ -250,7 +251,7 @@ func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, bod
 			begun, err = s.splice(ctx, h, dec, env, body, in)
 		}
 		s.measure(h, dec, err, start)
-		if err == nil || begun || !tries.again(ctx, s.router.Region(), env, h.spec, dec, err) {
+		if err == nil || begun || !tries.again(ctx, holds(s.router.Region(), h.spec, dec), env, h.spec, err) {
 			return tries.last(err)
 		}
 	}
@@ -326,6 +327,12 @@ func (s *Server) splice(ctx context.Context, h *handler, dec Decision, env *Enve
 		return false, err
 	}
 	defer x.Close()
+	if len(env.Path) > 0 && dec.Region == s.router.Region() && holds(dec.Region, h.spec, dec) {
+		// It came from another region, and this is not where its like belong.
+		if err := in.write(frame{frameLeader, []byte(x.addr)}); err != nil {
+			return true, err
+		}
+	}
 	for {
 		f, err := x.next(ctx, true)
 		if err != nil {
@@ -335,7 +342,7 @@ func (s *Server) splice(ctx context.Context, h *handler, dec Decision, env *Enve
 		case frameEnd:
 			return begun, nil
 		case frameError:
-			return begun, decodeError(f.payload)
+			return begun, x.refusal(ctx, f.payload)
 		case frameBody:
 			begun = true
 		}
