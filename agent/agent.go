@@ -188,6 +188,9 @@ func (a *Agent) newServer(addrs *addresses, l net.Listener) (err error) {
 		SnapshotThreshold: uint64(cfg.Server.RaftSnapshotThreshold),
 		CheckTask:         CheckTask, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
 	})
+	if err == nil {
+		a.telemetry.open = append(a.telemetry.open, a.server.RPC().Open)
+	}
 	return err
 }
 
@@ -218,6 +221,9 @@ func (a *Agent) newNode(ctx context.Context, addrs *addresses, httpAddr string, 
 		MinDynamicPort: cfg.Client.MinDynamicPort, MaxDynamicPort: cfg.Client.MaxDynamicPort, MaxKillTimeout: cfg.Client.MaxKillTimeout,
 		KeepEnded: cfg.Client.GCMaxAllocs, StopTasks: cfg.Dev, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
 	})
+	if err == nil {
+		a.telemetry.open = append(a.telemetry.open, a.node.Caller().Open)
+	}
 	return err
 }
 

@@ -156,7 +156,7 @@ func (s *Server) call(ctx context.Context, env *Envelope, spec method.Spec, req 
 		if err != nil {
 			return nil, nil, tries.last(err)
 		}
-		dec.by = tries.by
+		tries.onto(&dec)
 		start := time.Now()
 		if dec.Local {
 			err = s.guard(h, func() (err error) { v, err = h.unary(ctx, &Inbound{Envelope: env}, req); return err })
@@ -223,7 +223,8 @@ func (s *Server) open(ctx context.Context, env *Envelope, spec method.Spec, req 
 		if dec.Local {
 			return s.stream(ctx, h, env, req), nil
 		}
-		held, dec.by = holds(s.router.Region(), spec, dec), tries.by
+		held = holds(s.router.Region(), spec, dec)
+		tries.onto(&dec)
 		x, err := s.carry(ctx, spec, dec, env, req)
 		if err != nil {
 			return nil, err

@@ -114,7 +114,7 @@ func (c *Client) report(region, addr string, err error) {
 func (c *Client) call(ctx context.Context, env *Envelope, spec method.Spec, req any) (any, []byte, error) {
 	var tries attempts
 	for {
-		b, err := c.ask(ctx, tries.by, env, spec, req)
+		b, err := c.ask(ctx, &tries, env, spec, req)
 		if err == nil {
 			return nil, b, nil
 		}
@@ -124,8 +124,8 @@ func (c *Client) call(ctx context.Context, env *Envelope, spec method.Spec, req 
 	}
 }
 
-func (c *Client) ask(ctx context.Context, by time.Time, env *Envelope, spec method.Spec, req any) ([]byte, error) {
-	x, err := c.begin(ctx, by, env, spec, req)
+func (c *Client) ask(ctx context.Context, tries *attempts, env *Envelope, spec method.Spec, req any) ([]byte, error) {
+	x, err := c.begin(ctx, tries, env, spec, req)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (c *Client) ask(ctx context.Context, by time.Time, env *Envelope, spec meth
 
 func (c *Client) open(ctx context.Context, env *Envelope, spec method.Spec, req any) (receiver, error) {
 	return openHeld(func(tries *attempts) (receiver, error) {
-		x, err := c.begin(ctx, tries.by, env, spec, req)
+		x, err := c.begin(ctx, tries, env, spec, req)
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +145,7 @@ func (c *Client) open(ctx context.Context, env *Envelope, spec method.Spec, req 
 
 // begin sends a call to a server of the client's region, else, when it is for
 // another region, to one of that.
-func (c *Client) begin(ctx context.Context, by time.Time, env *Envelope, spec method.Spec, req any) (*exchange, error) {
+func (c *Client) begin(ctx context.Context, tries *attempts, env *Envelope, spec method.Spec, req any) (*exchange, error) {
 	if env.Region == "" || env.Region == model.GlobalRegion {
 		env.Region = c.cfg.Region
 	}
@@ -156,11 +156,13 @@ func (c *Client) begin(ctx context.Context, by time.Time, env *Envelope, spec me
 	if len(b) > c.limits.MaxBody {
 		return nil, model.Errorf(model.KindTooLarge, "the request of %d bytes is over the limit of %d", len(b), c.limits.MaxBody)
 	}
-	own := Decision{Servers: c.Servers(), Region: c.cfg.Region, by: by}
+	own := Decision{Servers: c.Servers(), Region: c.cfg.Region}
+	tries.onto(&own)
 	if env.Region == c.cfg.Region || c.cfg.Directory == nil {
 		return c.send(ctx, own, env, spec, b)
 	}
-	there := Decision{Servers: c.cfg.Directory(env.Region), Region: env.Region, by: by}
+	there := Decision{Servers: c.cfg.Directory(env.Region), Region: env.Region}
+	tries.onto(&there)
 	if len(there.Servers) == 0 {
 		return c.send(ctx, own, env, spec, b)
 	}

@@ -63,6 +63,9 @@ func (a *attempts) again(ctx context.Context, holds bool, env *Envelope, spec me
 	return resend.Sleep(ctx, a.n-1)
 }
 
+// onto tells a decision what came before.
+func (a *attempts) onto(dec *Decision) { dec.by, dec.again = a.by, a.moved || a.n > 0 }
+
 // holds reports whether a server of the region own holds a call that it decided
 // on so.
 func holds(own string, spec method.Spec, dec Decision) bool {

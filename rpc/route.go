@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -38,8 +39,10 @@ type Decision struct {
 	// Cell is the region's, as far as it is known here.
 	Cell string
 	// by is when the caller must have heard something, when its silence began
-	// with another server; zero gives the call all of Limits.Silence.
-	by time.Time
+	// with another server; zero gives the call all of Limits.Silence. again says
+	// that the call was sent before.
+	by    time.Time
+	again bool
 }
 
 // exchange is a call on its way to another agent: the stream, and its first
@@ -59,6 +62,9 @@ type exchange struct {
 	// others is true when another server may be asked the same, once this one is
 	// lost.
 	others bool
+	// count is of what is open to the region of a server that was dialled.
+	count  *regionTraffic
+	closed atomic.Bool
 	// answered is true once a body or an error came.
 	answered bool
 }
@@ -68,6 +74,8 @@ type dispatcher struct {
 	limits Limits
 	pool   *Pool
 	router Router
+	// traffic measures what is sent.
+	traffic traffic
 }
 
 // notTaken marks a failure after which the far end surely did not act.
@@ -96,7 +104,7 @@ func repeatable(spec method.Spec) bool { return !spec.Write || spec.Once }
 // send brings a call to where the decision says: to the session, else to the
 // first of the servers that takes it. Servers that refuse cost no time; of those
 // that say nothing there is time for two.
-func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec method.Spec, body []byte) (*exchange, error) {
+func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec method.Spec, body []byte) (x *exchange, err error) {
 	if dec.Session != nil {
 		x, err := d.over(ctx, dec.Session, d.limits.Silence, env, spec, body)
 		if err != nil {
@@ -104,6 +112,11 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 		}
 		return x, nil
 	}
+	defer func() {
+		if err != nil {
+			d.traffic.failed(dec.Region, err)
+		}
+	}()
 	if len(dec.Servers) == 0 {
 		return nil, d.router.Unreachable(dec.Region, errors.New("no server of it is known"))
 	}
@@ -122,6 +135,7 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 			wait /= 2
 		}
 		start := time.Now()
+		d.traffic.sent(dec.Region, dec.again || i > 0)
 		x, err := d.attempt(ctx, addr, wait, env, spec, body)
 		if ctx.Err() != nil && err != nil {
 			// A caller in a hurry still learned that this server is slow.
@@ -134,6 +148,11 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 		if err == nil {
 			x.addr, x.region = addr, dec.Region
 			x.others = len(dec.Servers) > 1 && repeatable(spec)
+			x.count = d.traffic.of(dec.Region)
+			x.count.open.Add(1)
+			if x.first.kind == frameBody || x.first.kind == frameError {
+				d.traffic.answered(dec.Region, time.Since(start))
+			}
 			return x, nil
 		}
 		last = err
@@ -278,6 +297,9 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 	} else {
 		err = x.d.router.Unreachable(x.region, err)
 	}
+	if x.addr != "" {
+		x.d.traffic.failed(x.region, err)
+	}
 	if x.addr != "" && !x.answered {
 		err = &lost{err, start.Add(x.limits.Silence)}
 	}
@@ -289,6 +311,9 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 func (x *exchange) refusal(ctx context.Context, payload []byte) error {
 	err := decodeError(payload)
 	kind := model.KindOf(err)
+	if x.addr != "" {
+		x.d.traffic.failed(x.region, err)
+	}
 	if ctx.Err() != nil || x.addr == "" || kind != model.KindCanceled && kind != model.KindOutcomeUnknown {
 		return err
 	}
@@ -308,4 +333,7 @@ func (x *exchange) refusal(ctx context.Context, payload []byte) error {
 func (x *exchange) Close() {
 	x.stop()
 	x.session.end(x.stream)
+	if x.count != nil && x.closed.CompareAndSwap(false, true) {
+		x.count.open.Add(-1)
+	}
 }

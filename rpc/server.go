@@ -32,7 +32,6 @@ type ServerConfig struct {
 type Server struct {
 	dispatcher
 	log      hclog.Logger
-	metrics  *metrics.Metrics
 	handlers map[string]*handler
 
 	ctx    context.Context
@@ -70,10 +69,10 @@ func NewServer(cfg ServerConfig) *Server {
 		cfg.Dial = DialTCP
 	}
 	s := &Server{
-		log: cfg.Log.Named("rpc"), metrics: cfg.Metrics,
+		log: cfg.Log.Named("rpc"),
 		handlers: make(map[string]*handler), sessions: make(map[*Session]struct{}),
 	}
-	s.limits, s.router = cfg.Limits.withDefaults(), cfg.Router
+	s.limits, s.router, s.traffic.metrics = cfg.Limits.withDefaults(), cfg.Router, cfg.Metrics
 	s.pool = NewPool(cfg.Dial, s.log)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -242,7 +241,7 @@ func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, bod
 		if err != nil {
 			return tries.last(err)
 		}
-		dec.by = tries.by
+		tries.onto(&dec)
 		start := time.Now()
 		begun := false
 		if dec.Local {
@@ -311,6 +310,9 @@ func (s *Server) route(ctx context.Context, env *Envelope) (*handler, Decision, 
 	}
 	dec, err := s.router.Route(ctx, env, h.spec)
 	if err != nil {
+		if env.Region != "" && env.Region != s.router.Region() && model.KindOf(err) == model.KindUnreachable {
+			s.traffic.failed(env.Region, err)
+		}
 		return nil, Decision{}, err
 	}
 	if dec.Local && h.decode == nil {
@@ -379,18 +381,19 @@ func remaining(ctx context.Context) time.Duration {
 }
 
 func (s *Server) measure(h *handler, dec Decision, err error, start time.Time) {
-	if s.metrics == nil {
+	to := s.traffic.metrics
+	if to == nil {
 		return
 	}
 	labels := []metrics.Label{{Name: "method", Value: h.spec.Name}}
 	if !dec.Local {
 		labels = append(labels, metrics.Label{Name: "region", Value: dec.Region})
-		s.metrics.IncrCounterWithLabels([]string{"rpc", "forwarded"}, 1, labels)
+		to.IncrCounterWithLabels([]string{"rpc", "forwarded"}, 1, labels)
 	}
 	if err != nil {
-		s.metrics.IncrCounterWithLabels([]string{"rpc", "errors"}, 1, append(labels, metrics.Label{Name: "kind", Value: model.KindOf(err).String()}))
+		to.IncrCounterWithLabels([]string{"rpc", "errors"}, 1, append(labels, metrics.Label{Name: "kind", Value: model.KindOf(err).String()}))
 	}
-	s.metrics.MeasureSinceWithLabels([]string{"rpc", "call"}, start, labels)
+	to.MeasureSinceWithLabels([]string{"rpc", "call"}, start, labels)
 }
 
 // incoming is the server's side of a stream. Its writes are serialised, since
