@@ -77,6 +77,7 @@ func (a *API) table() []route {
 		exact("GET", "/v1/regions", listRegions),
 		exact("GET", "/v1/federation/regions", regionStatuses),
 		withID("PUT", "/v1/federation/region/", "/accept", acceptRegion),
+		withID("PUT", "/v1/federation/region/", "/forget", forgetRegion),
 		withID("GET", "/v1/federation/rollout/", "", readRollout),
 
 		exact("GET", "/v1/operator/raft/configuration", raftConfiguration),

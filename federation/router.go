@@ -63,6 +63,12 @@ func (r *Router) Unreachable(region string, cause error) *model.Error {
 // that is known to be down), NoLeader, and NotFound for a node without session.
 func (r *Router) Route(ctx context.Context, env *rpc.Envelope, spec method.Spec) (rpc.Decision, error) {
 	own := r.Region()
+	for _, from := range env.Path {
+		if !allowed(r.dir.cfg.Regions, own, from) {
+			return rpc.Decision{}, &model.Error{Kind: model.KindForbidden, Region: own, Message: fmt.Sprintf(
+				"region %q does not speak with region %q, over which the request came: it is not among its federation.regions", own, from)}
+		}
+	}
 	if env.Region != "" && env.Region != model.GlobalRegion && env.Region != own {
 		return r.toRegion(env, spec)
 	}

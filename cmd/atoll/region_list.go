@@ -22,7 +22,8 @@ func regionListCommand() *cobra.Command {
 				return printJSON(c.OutOrStdout(), regions)
 			}
 			rows := []string{"Name|Servers|Health|Last Contact|Cell"}
-			claims := []string{"Region|Cell|Servers"}
+			claims := []string{"Region|Cell|Servers|Known As"}
+			refused := []string{"Region|Server|Version|Cause"}
 			for _, r := range regions {
 				health, contact := "reachable", "never"
 				if !r.Healthy {
@@ -32,7 +33,10 @@ func regionListCommand() *cobra.Command {
 					health += ", contested"
 				}
 				for _, q := range r.Quarantined {
-					claims = append(claims, fmt.Sprintf("%s|%s|%s", r.Name, q.CellID, strings.Join(q.Servers, ",")))
+					claims = append(claims, fmt.Sprintf("%s|%s|%s|%s", r.Name, q.CellID, strings.Join(q.Servers, ","), q.KnownAs))
+				}
+				for _, s := range r.Refused {
+					refused = append(refused, fmt.Sprintf("%s|%s|%s|%s", r.Name, s.Name, s.Build, s.Cause))
 				}
 				if r.LastContact >= 0 {
 					contact = r.LastContact.Round(100*time.Millisecond).String() + " ago"
@@ -43,6 +47,10 @@ func regionListCommand() *cobra.Command {
 			if len(claims) > 1 {
 				fmt.Fprintln(c.OutOrStdout(), title("Quarantined: other cells under the names of these regions"))
 				fmt.Fprintln(c.OutOrStdout(), list(claims))
+			}
+			if len(refused) > 1 {
+				fmt.Fprintln(c.OutOrStdout(), title("Not used: servers that speak another protocol"))
+				fmt.Fprintln(c.OutOrStdout(), list(refused))
 			}
 			return nil
 		},
