@@ -19,6 +19,7 @@ import (
 	"atoll/internal/clock"
 	"atoll/internal/wholefile"
 	"atoll/model"
+	"atoll/rpc"
 )
 
 // Directory is what this server knows of the regions: their servers, from
@@ -270,8 +271,9 @@ func (d *Directory) Report(name, addr string, err error) {
 		return
 	}
 	r.failing[addr] = true
-	if name == d.cfg.Region || r.down {
-		// Our own region is never given up: its leader is waited for.
+	if name == d.cfg.Region || r.down || errors.Is(err, rpc.ErrBroken) {
+		// Our own region is never given up: its leader is waited for. And whether
+		// a server whose connection broke off can be reached is not known yet.
 		return
 	}
 	for _, p := range r.peers {

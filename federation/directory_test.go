@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"atoll/internal/clock"
 	"atoll/model"
+	"atoll/rpc"
 )
 
 // handClock is a clock that a test moves.
@@ -63,6 +65,11 @@ func TestARegionFailsAtOnceAfterAllItsServersFailed(t *testing.T) {
 	// The one that failed is asked last.
 	if got := addresses(d, "eu"); !slices.Equal(got, []string{"eu2", "eu1"}) {
 		t.Errorf("to be tried in the order %v", got)
+	}
+	// That a connection broke off does not say that there is none to be had.
+	d.Report("eu", "eu2", fmt.Errorf("%w: EOF", rpc.ErrBroken))
+	if err := d.Down("eu"); err != nil {
+		t.Errorf("a connection broke off, and the region fails: %v", err)
 	}
 	d.Report("eu", "eu2", errRefused)
 	err := d.Down("eu")

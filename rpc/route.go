@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +22,8 @@ type Router interface {
 	// ends.
 	Route(ctx context.Context, env *Envelope, spec method.Spec) (Decision, error)
 	// Report tells of an attempt to reach a server: err is nil when it
-	// answered at all.
+	// answered at all, and is ErrBroken when its connection ended meanwhile,
+	// which does not say that there is none to be had.
 	Report(region, addr string, err error, rtt time.Duration)
 	// Leads tells that a region's leader is said to be at an address.
 	Leads(region, addr string)
@@ -97,13 +99,17 @@ func (e *lost) Error() string { return e.err.Error() }
 
 func (e *lost) Unwrap() error { return e.err }
 
+// ErrBroken marks the end of a connection with a call under way on it.
+var ErrBroken = errors.New("the connection broke off")
+
 // repeatable reports whether a call may be sent again though a server may have
 // acted on it.
 func repeatable(spec method.Spec) bool { return !spec.Write || spec.Once }
 
 // send brings a call to where the decision says: to the session, else to the
 // first of the servers that takes it. Servers that refuse cost no time; of those
-// that say nothing there is time for two.
+// that say nothing there is time for two. One whose connection broke off under a
+// call that may be sent again is asked once more, after the others.
 func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec method.Spec, body []byte) (x *exchange, err error) {
 	if dec.Session != nil {
 		x, err := d.over(ctx, dec.Session, d.limits.Silence, env, spec, body)
@@ -126,12 +132,14 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 	}
 	last := errors.New("its time was over before it could be asked")
 	applied, halved := false, false
-	for i, addr := range dec.Servers {
+	servers, broken := dec.Servers, false
+	for i := 0; i < len(servers); i++ {
+		addr := servers[i]
 		wait := time.Until(deadline)
 		if wait < time.Millisecond && i > 0 {
 			break
 		}
-		if !halved && i+1 < len(dec.Servers) && repeatable(spec) {
+		if !halved && i+1 < len(servers) && repeatable(spec) {
 			wait /= 2
 		}
 		start := time.Now()
@@ -157,6 +165,10 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 		}
 		last = err
 		halved = halved || time.Since(start) > wait/2
+		if errors.Is(err, ErrBroken) && !broken {
+			broken = true
+			servers = append(slices.Clone(servers), addr)
+		}
 		if applied = applied || taken(err); applied && !repeatable(spec) {
 			break
 		}
@@ -229,6 +241,8 @@ func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Durat
 		}
 		if err = session.ended(err); isTimeout(err) {
 			err = fmt.Errorf("no answer within %s", d.limits.Silence.Round(100*time.Millisecond))
+		} else {
+			err = fmt.Errorf("%w: %w", ErrBroken, err)
 		}
 		return nil, err
 	}
@@ -285,6 +299,8 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 	}
 	if err = x.session.ended(err); isTimeout(err) {
 		err = fmt.Errorf("nothing was heard for %s", silence.Round(100*time.Millisecond))
+	} else {
+		err = fmt.Errorf("%w: %w", ErrBroken, err)
 	}
 	if x.addr != "" {
 		x.session.giveUp(start)
