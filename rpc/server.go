@@ -69,7 +69,7 @@ func NewServer(cfg ServerConfig) *Server {
 		cfg.Dial = DialTCP
 	}
 	s := &Server{
-		log: cfg.Log.Named("rpc"),
+		log:      cfg.Log.Named("rpc"),
 		handlers: make(map[string]*handler), sessions: make(map[*Session]struct{}),
 	}
 	s.limits, s.router, s.traffic.metrics = cfg.Limits.withDefaults(), cfg.Router, cfg.Metrics
