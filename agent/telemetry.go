@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/go-metrics"
@@ -55,6 +56,7 @@ func newTelemetry(cfg *config.Config) (*telemetry, error) {
 func (t *telemetry) run(ctx context.Context) error {
 	tick := time.NewTicker(t.interval)
 	defer tick.Stop()
+	var idle idleness
 	for {
 		select {
 		case <-ctx.Done():
@@ -63,6 +65,10 @@ func (t *telemetry) run(ctx context.Context) error {
 		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
+		if now := time.Now(); idle.due(m.NumGC, now) {
+			debug.FreeOSMemory()
+			idle.collected(time.Since(now))
+		}
 		t.metrics.SetGauge([]string{"runtime", "goroutines"}, float32(runtime.NumGoroutine()))
 		t.metrics.SetGauge([]string{"runtime", "alloc_bytes"}, float32(m.HeapAlloc))
 		t.metrics.SetGauge([]string{"runtime", "sys_bytes"}, float32(m.Sys))
@@ -84,3 +90,28 @@ func (t *telemetry) streams() {
 		t.metrics.SetGaugeWithLabels([]string{"region", "streams"}, float32(n), []metrics.Label{{Name: "region", Value: region}})
 	}
 }
+
+// idleness says when memory should be collected, and given back, in a process
+// that makes too little garbage for Go to do it: after 10,000 clients have gone,
+// say. Go itself waits two minutes, and longer to give it back.
+type idleness struct {
+	runs  uint32
+	since time.Time
+	rest  time.Duration
+}
+
+// idleFor is how long nothing must have been collected; a collection that takes
+// longer than a hundredth of it makes the next wait for longer.
+const idleFor = 20 * time.Second
+
+// due reports whether to collect, after so many collections.
+func (i *idleness) due(runs uint32, now time.Time) bool {
+	if i.since.IsZero() || runs != i.runs {
+		i.runs, i.since = runs, now
+		return false
+	}
+	return now.Sub(i.since) >= max(idleFor, i.rest)
+}
+
+// collected says how long a collection took.
+func (i *idleness) collected(took time.Duration) { i.rest = 100 * took }

@@ -104,7 +104,6 @@ func TestErrorsArePlainSentencesWithTheirStatus(t *testing.T) {
 		"another namespace's path":   {"PUT", "/v1/namespace/a", object{"Name": "b"}, 400, "the path says"},
 		"the default namespace":      {"DELETE", "/v1/namespace/default", nil, 400, "it is always there"},
 
-		"a block of the future": {"PUT", "/v1/jobs", job(object{"Periodic": object{"Enabled": true}}), 501, "periodic"},
 		"an override in a plan": {"PUT", "/v1/job/web/plan", object{"Job": aJob("web"), "PolicyOverride": true}, 501, "PolicyOverride is not supported"},
 		"an override":           {"PUT", "/v1/jobs", object{"Job": aJob("web"), "PolicyOverride": true}, 501, "PolicyOverride is not supported"},
 		"resources kept":        {"PUT", "/v1/jobs", object{"Job": aJob("web"), "PreserveResources": true}, 501, "PreserveResources"},
@@ -116,7 +115,7 @@ func TestErrorsArePlainSentencesWithTheirStatus(t *testing.T) {
 		"tokens":                {"GET", "/v1/acl/tokens", nil, 501, "/v1/acl/tokens"},
 		"variables":             {"GET", "/v1/vars", nil, 501, "/v1/vars"},
 		"a variable":            {"GET", "/v1/var/a/b", nil, 501, "/v1/var/a/b"},
-		"events":                {"GET", "/v1/event/stream", nil, 501, "/v1/event/stream"},
+		"events of services":    {"GET", "/v1/event/stream?topic=Service", nil, 501, "Service"},
 		"services":              {"GET", "/v1/services", nil, 501, "/v1/services"},
 		"search":                {"PUT", "/v1/search", object{}, 501, "/v1/search"},
 		"files":                 {"GET", "/v1/client/fs/ls/x", nil, 501, "/v1/client/fs/ls"},

@@ -3,7 +3,6 @@ package api
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"io"
 	"strconv"
 	"time"
@@ -48,55 +47,11 @@ func allocLogs(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	frames := make(chan *method.LogFrame)
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			f, err := stream.Recv()
-			if err != nil {
-				ended <- err
-				return
-			}
-			select {
-			case frames <- f:
-			case <-r.Context().Done():
-				ended <- r.Context().Err()
-				return
-			}
-		}
-	}()
-	// The stream's end ends the goroutine.
-	defer func() {
-		stream.Close()
-		for {
-			select {
-			case <-frames:
-			case <-ended:
-				return
-			}
-		}
-	}()
 	out := &logWriter{r: r, plain: plain}
-	tick := time.NewTicker(heartbeatEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case f := <-frames:
-			if err := out.write(f); err != nil {
-				return nil, err
-			}
-		case err := <-ended:
-			ended <- err // for the clean-up
-			if !errors.Is(err, io.EOF) {
-				return nil, err
-			}
-			return nil, out.begin()
-		case <-tick.C:
-			if err := out.write(&method.LogFrame{}); err != nil {
-				return nil, err
-			}
-		}
+	if err := each(r, stream, heartbeatEvery, out.write, func() error { return out.write(&method.LogFrame{}) }); err != nil {
+		return nil, err
 	}
+	return nil, out.begin()
 }
 
 // logWriter writes frames as clients read them.

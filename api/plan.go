@@ -34,11 +34,36 @@ func planJob(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.Job.Multiregional() {
+		return planEverywhere(r, in.Job, to, in.Diff)
+	}
 	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, method.JobPlan, to, &method.JobPlanRequest{
 		Query: method.Query{Consistent: r.read.Consistent}, Job: in.Job, Diff: in.Diff,
 	})
 	if err != nil {
 		return nil, err
+	}
+	r.meta(&out.Meta)
+	return out, nil
+}
+
+// planEverywhere answers with the plan of the region that was asked, beside those
+// of all regions of the job.
+func planEverywhere(r *request, job *model.Job, to rpc.To, diff bool) (any, error) {
+	all, err := atDoors(r, job, to, method.RolloutPlan, &method.RolloutPlanRequest{Job: job, Diff: diff, Without: r.query.Get("without")})
+	if err != nil {
+		return nil, err
+	}
+	out := &method.JobPlanResponse{Regions: all.Regions}
+	asked := cmp.Or(to.Region, r.api.cfg.Region)
+	for i := range all.Regions {
+		if p := all.Regions[i]; p.Plan != nil && (out.Index == 0 || p.Region == asked) {
+			*out = *p.Plan
+			out.Regions = all.Regions
+		}
+	}
+	if out.Index == 0 {
+		return nil, model.Errorf(model.KindUnreachable, "cannot plan job %q: no region gave a plan: %s", job.ID, all.Regions[0].Error)
 	}
 	r.meta(&out.Meta)
 	return out, nil

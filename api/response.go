@@ -1,12 +1,16 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+
+	"atoll/model/method"
 )
 
 // response writes an answer, compressed when the client takes that.
@@ -17,11 +21,24 @@ type response struct {
 	begun bool
 	// status is of an answer that is no error; 0 means 200.
 	status int
+	// shared is the encoding of an answer that others have too, nil for one
+	// of its own.
+	shared *method.Encoding
 }
 
 func newResponse(w http.ResponseWriter, r *http.Request) *response {
 	w.Header().Add("Vary", "Accept-Encoding")
 	return &response{ResponseWriter: w, zip: strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")}
+}
+
+// zippers are used again: each is 800 kB, which is more than the answers that
+// most compress.
+var zippers = sync.Pool{New: func() any { gz, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed); return gz }}
+
+func zipper(to io.Writer) *gzip.Writer {
+	gz := zippers.Get().(*gzip.Writer)
+	gz.Reset(to)
+	return gz
 }
 
 // minZip is the size below which compressing costs more than it saves.
@@ -38,7 +55,7 @@ func (w *response) begin(contentType string, zip bool) io.Writer {
 	}
 	w.Header().Set("Content-Encoding", "gzip")
 	w.WriteHeader(cmp.Or(w.status, http.StatusOK))
-	w.gz, _ = gzip.NewWriterLevel(w.ResponseWriter, gzip.BestSpeed)
+	w.gz = zipper(w.ResponseWriter)
 	return w.gz
 }
 
@@ -53,16 +70,41 @@ func (w *response) flush() {
 func (w *response) finish() {
 	if w.gz != nil {
 		_ = w.gz.Close()
+		zippers.Put(w.gz)
+		w.gz = nil
 	}
+}
+
+// zipped answers with JSON that is compressed already.
+func (w *response) zipped(b []byte) {
+	w.Header().Set("Content-Encoding", "gzip")
+	_, _ = w.begin("application/json", false).Write(b)
+}
+
+func compress(b []byte) []byte {
+	var out bytes.Buffer
+	gz := zipper(&out)
+	_, _ = gz.Write(b)
+	_ = gz.Close()
+	zippers.Put(gz)
+	return out.Bytes()
 }
 
 // json answers with v.
 func (w *response) json(v any, pretty bool) {
 	var b []byte
 	var err error
-	if pretty {
+	if w.shared != nil && !pretty {
+		b = w.shared.Plain(func() []byte { b, _ := json.Marshal(v); return b })
+		if w.zip && len(b) >= minZip {
+			w.zipped(w.shared.Zipped(func() []byte { return compress(b) }))
+			return
+		}
+	}
+	switch {
+	case pretty:
 		b, err = json.MarshalIndent(v, "", "    ")
-	} else {
+	case b == nil:
 		b, err = json.Marshal(v)
 	}
 	if err != nil {

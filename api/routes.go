@@ -23,8 +23,9 @@ func (a *API) table() []route {
 		withID("PUT", "/v1/job/", "/stable", setJobStable),
 		withID("PUT", "/v1/job/", "/tag", tagJob),
 		withID("DELETE", "/v1/job/", "/tag", untagJob),
-		withID("PUT", "/v1/job/", "/dispatch", unsupportedPart),
-		withID("PUT", "/v1/job/", "/periodic/force", unsupportedPart),
+		withID("PUT", "/v1/job/", "/dispatch/payload", unsupportedPart),
+		withID("PUT", "/v1/job/", "/dispatch", dispatchJob),
+		withID("PUT", "/v1/job/", "/periodic/force", forcePeriodic),
 		withID("GET", "/v1/job/", "/submission", unsupportedPart),
 		withID("GET", "/v1/job/", "/services", unsupportedPart),
 		withID("GET", "/v1/job/", "/actions", unsupportedPart),
@@ -75,7 +76,12 @@ func (a *API) table() []route {
 		exact("GET", "/v1/status/leader", statusLeader),
 		exact("GET", "/v1/status/peers", statusPeers),
 		exact("GET", "/v1/regions", listRegions),
-		exact("GET", "/v1/federation/regions", regionStatuses),
+		exact("GET", "/v1/federation/regions", federationRegions),
+		exact("GET", "/v1/federation/jobs", federationJobs),
+		withID("GET", "/v1/federation/job/", "", federationJob),
+		exact("GET", "/v1/federation/nodes", federationNodes),
+		exact("GET", "/v1/federation/deployments", federationDeployments),
+		exact("GET", allEventsPath, streamAllEvents),
 		withID("PUT", "/v1/federation/region/", "/accept", acceptRegion),
 		withID("PUT", "/v1/federation/region/", "/forget", forgetRegion),
 		withID("GET", "/v1/federation/rollout/", "", readRollout),
@@ -86,8 +92,12 @@ func (a *API) table() []route {
 		exact("GET", "/v1/operator/autopilot/configuration", autopilotConfiguration),
 		exact("PUT", "/v1/operator/autopilot/configuration", setAutopilotConfiguration),
 		exact("GET", "/v1/operator/autopilot/health", autopilotHealth),
+		exact("GET", "/v1/operator/scheduler/configuration", schedulerConfiguration),
+		exact("PUT", "/v1/operator/scheduler/configuration", setSchedulerConfiguration),
 		exact("GET", "/v1/operator/snapshot", saveSnapshot),
 		exact("PUT", "/v1/operator/snapshot", restoreSnapshot),
+
+		exact("GET", "/v1/event/stream", streamEvents),
 
 		exact("PUT", "/v1/system/gc", collectGarbage),
 		exact("PUT", "/v1/system/reconcile/summaries", reconcileSummaries),
@@ -105,7 +115,7 @@ func (a *API) table() []route {
 // unserved are the beginnings of the paths that Nomad has and this version does
 // not serve.
 var unserved = []string{
-	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/", "/v1/event/stream",
+	"/v1/acl", "/v1/agent/", "/v1/allocation/", "/v1/client/", "/v1/deployment/",
 	"/v1/jobs/statuses", "/v1/node/pool", "/v1/operator/", "/v1/plugin", "/v1/plugins", "/v1/quota",
 	"/v1/quotas", "/v1/recommendation", "/v1/search", "/v1/sentinel/", "/v1/service/", "/v1/services", "/v1/system/",
 	"/v1/validate/job", "/v1/var/", "/v1/vars", "/v1/volume", "/v1/volumes", "/.well-known/", "/ui",

@@ -28,6 +28,8 @@ const (
 	CmdNodePurge       Command = 14
 	CmdAllocTransition Command = 15
 	CmdNodeEvaluate    Command = 16
+	CmdPeriodicLaunch  Command = 18
+	CmdJobDispatch     Command = 19
 	CmdEvalDelete      Command = 22
 	CmdReap            Command = 23
 	CmdEvalMove        Command = 24
@@ -40,6 +42,7 @@ const (
 	CmdJobVersionTag     Command = 30
 	CmdJobRevert         Command = 31
 	CmdAllocReschedule   Command = 32
+	CmdSchedulerConfig   Command = 33
 	CmdRecount           Command = 37
 	CmdJobScale          Command = 38
 	CmdNamespaceUpsert   Command = 41
@@ -68,6 +71,8 @@ var table = map[Command]command{
 	CmdNodePurge:       typed(applyNodePurge),
 	CmdAllocTransition: typed(applyAllocTransition),
 	CmdNodeEvaluate:    typed(applyNodeEvaluate),
+	CmdPeriodicLaunch:  typed(applyPeriodicLaunch),
+	CmdJobDispatch:     typed(applyJobDispatch),
 	CmdEvalDelete:      typed(applyEvalDelete),
 	CmdReap:            typed(applyReap),
 	CmdEvalMove:        typed(applyEvalMove),
@@ -80,6 +85,7 @@ var table = map[Command]command{
 	CmdJobVersionTag:     typed(applyJobVersionTag),
 	CmdJobRevert:         typed(applyJobRevert),
 	CmdAllocReschedule:   typed(applyAllocReschedule),
+	CmdSchedulerConfig:   typed(applySchedulerConfig),
 	CmdRecount:           typed(applyRecount),
 	CmdJobScale:          typed(applyJobScale),
 	CmdNamespaceUpsert:   typed(applyNamespaceUpsert),

@@ -87,7 +87,7 @@ func applyDeploymentStatus(tx *state.Txn, snap *state.Snapshot, index uint64, c 
 	if c.Revert == nil {
 		return changed(tx, snap, index, d, c.Eval)
 	}
-	done, err := applyJobRevert(tx, snap, index, c.Revert)
+	done, err := revertJob(tx, snap, index, c.Revert)
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +145,13 @@ func applyJobVersionTag(tx *state.Txn, _ *state.Snapshot, _ uint64, c *JobVersio
 }
 
 func applyJobRevert(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobRevert) (*JobRegistered, error) {
+	if err := admitsJobs(snap); err != nil {
+		return nil, err
+	}
+	return revertJob(tx, snap, index, c)
+}
+
+func revertJob(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobRevert) (*JobRegistered, error) {
 	cur := snap.Job(nil, c.Key)
 	switch {
 	case cur == nil:

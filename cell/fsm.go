@@ -59,6 +59,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 		}
 	}
 	out.err = f.store.Write(l.Index, func(tx *state.Txn) (err error) {
+		tx.Cause(eventTypes[cmd], len(l.Data))
 		if out.value, err = do.apply(tx, snap, l.Index, body); err != nil || req == nil {
 			return err
 		}

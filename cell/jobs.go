@@ -44,6 +44,9 @@ func applyRecount(tx *state.Txn, _ *state.Snapshot, _ uint64, _ *Recount) (*Reco
 }
 
 func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobRegister) (*JobRegistered, error) {
+	if err := admitsJobs(snap); err != nil {
+		return nil, err
+	}
 	old := snap.Job(nil, c.Job.Key())
 	if snap.Rollout(nil, c.Job.Key()).Live() {
 		return nil, model.Errorf(model.KindConflict, "job %q runs in several regions together; submit it with its multiregion block, or stop it with -global first", c.Job.ID)
@@ -59,6 +62,11 @@ func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobR
 	if c.PreserveCounts {
 		c.Job.KeepCounts(old)
 	}
+	if old != nil {
+		if err := old.Transition(c.Job); err != nil {
+			return nil, err
+		}
+	}
 	job, err := tx.UpsertJob(c.Job)
 	if err != nil {
 		return nil, err
@@ -66,10 +74,11 @@ func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobR
 	return registered(tx, index, job, c.Eval)
 }
 
-// registered writes the evaluation that acts on a job's registration.
+// registered writes the evaluation that acts on a job's registration. There is
+// nothing to do for one that runs as its children only.
 func registered(tx *state.Txn, index uint64, job *model.Job, eval *model.Evaluation) (*JobRegistered, error) {
 	out := &JobRegistered{JobModifyIndex: job.JobModifyIndex}
-	if eval == nil {
+	if eval == nil || job.IsParent() {
 		return out, nil
 	}
 	e := *eval

@@ -178,7 +178,7 @@ func evaluateNode(tx *state.Txn, snap *state.Snapshot, index uint64, n *model.No
 	if n.Status == model.NodeStatusReady && n.SchedulingEligibility != model.NodeIneligible {
 		for _, jobType := range []string{model.JobTypeSystem, model.JobTypeSysBatch} {
 			for j := range snap.JobsOfType(nil, jobType) {
-				if !j.Stop && j.MatchesDatacenter(n.Datacenter) && j.MatchesPool(n.NodePool) {
+				if !j.Stop && !j.IsParent() && j.MatchesDatacenter(n.Datacenter) && j.MatchesPool(n.NodePool) {
 					add(j, j.Key())
 				}
 			}

@@ -2,6 +2,7 @@ package cell
 
 import (
 	"atoll/cell/state"
+	"atoll/internal/wire"
 	"atoll/model"
 )
 
@@ -57,6 +58,9 @@ type RolloutForget struct {
 }
 
 func applyRolloutVote(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutVote) (*RolloutVoted, error) {
+	if err := admitsJobs(snap); err != nil && !c.Proposal.Job.Stop {
+		return nil, err
+	}
 	p := c.Proposal
 	r := rolloutOf(snap, p.Key())
 	if job := snap.Job(nil, p.Key()); job != nil && job.Version >= p.Version && r.Voted(p.Version) != p.ID {
@@ -85,11 +89,28 @@ func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Rollout
 		if err := await(tx, snap, c); err != nil {
 			return nil, err
 		}
+		if err := remember(tx, snap, c.Won); err != nil {
+			return nil, err
+		}
 	}
 	if changed = r.Hear(c.Version, c.ID, c.Shares, c.Own) || changed; !changed {
 		return &None{}, nil
 	}
 	return &None{}, tx.PutRollout(r)
+}
+
+// remember has the region know the submit of a version that it did not vote for,
+// should it come by this region's door.
+func remember(tx *state.Txn, snap *state.Snapshot, p *model.Proposal) error {
+	req := &state.Request{ID: p.ID, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.ID), p.Time)}
+	if kept, err := snap.Recall(req); kept != nil || err != nil {
+		return nil
+	}
+	answer, err := wire.Encode(&RolloutVoted{p.Version, p.ID})
+	if err != nil {
+		return err
+	}
+	return tx.Remember(req, answer)
 }
 
 // await shows that a deployment waits for the region's turn.
@@ -129,6 +150,10 @@ func applyRolloutShare(tx *state.Txn, snap *state.Snapshot, index uint64, c *Rol
 	case model.ShareRunning:
 		job := r.Won.Job.InRegion(share.Region, r.Won.Count(share.Region))
 		job.SubmitTime = r.Won.Time
+		if why := unfit(snap, job); why != nil {
+			share.State, share.Why = model.ShareFailed, why.Error()
+			break
+		}
 		if job, err = tx.UpsertShare(job, c.Version); err == nil {
 			share.JobVersion = job.Version
 			out, err = registered(tx, index, job, c.Eval)
@@ -155,6 +180,21 @@ func applyRolloutShare(tx *state.Txn, snap *state.Snapshot, index uint64, c *Rol
 	share.EvalID = out.EvalID
 	r.Set(share)
 	return out, tx.PutRollout(r)
+}
+
+// unfit is why a region cannot take its share of a job, which its door could not
+// know.
+func unfit(snap *state.Snapshot, job *model.Job) error {
+	if err := admitsJobs(snap); err != nil {
+		return err
+	}
+	if err := inNamespace(snap, job); err != nil {
+		return err
+	}
+	if old := snap.Job(nil, job.Key()); old != nil {
+		return old.Transition(job)
+	}
+	return nil
 }
 
 func applyRolloutForget(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutForget) (*None, error) {

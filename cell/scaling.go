@@ -45,6 +45,9 @@ func applyJobScale(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobScal
 // scale registers the job with another count. Its refusals begin as clients expect
 // that look for them.
 func scale(tx *state.Txn, snap *state.Snapshot, index uint64, job *model.Job, c *JobScale) (*JobRegistered, error) {
+	if err := admitsJobs(snap); err != nil {
+		return nil, err
+	}
 	scaled, err := job.WithCount(c.Group, *c.Event.Count)
 	if err != nil {
 		return nil, err

@@ -59,6 +59,10 @@ func newEnvironment(a *model.Allocation, t *model.Task, d dirs, ownRoot bool, n 
 		set("TASK_DIR", d.local(t.Name))
 		set("SECRETS_DIR", d.secret(t.Name))
 	}
+	setMeta := func(key, value string) {
+		set("META_"+key, value)
+		set("META_"+strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace(key)), value)
+	}
 	set("ALLOC_ID", a.ID)
 	set("SHORT_ALLOC_ID", a.ID[:min(8, len(a.ID))])
 	set("ALLOC_NAME", a.Name)
@@ -82,10 +86,15 @@ func newEnvironment(a *model.Allocation, t *model.Task, d dirs, ownRoot bool, n 
 			set("MEMORY_MAX_LIMIT", strconv.FormatInt(r.Memory.MemoryMaxMB, 10))
 		}
 	}
+	if a.Job.Dispatched && a.Job.ParameterizedJob != nil {
+		// A key that a dispatch may give, and did not, is there and empty.
+		for _, k := range a.Job.ParameterizedJob.MetaOptional {
+			setMeta(k, "")
+		}
+	}
 	for _, m := range []map[string]string{a.Job.Meta, groupMeta(a), t.Meta} {
 		for k, v := range m {
-			set("META_"+k, v)
-			set("META_"+strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace(k)), v)
+			setMeta(k, v)
 		}
 	}
 	inside := drivers.NewSettings("", t.Config).Map("port_map")

@@ -51,3 +51,18 @@ func TestTheEnvironmentThatJobFilesExpect(t *testing.T) {
 		t.Errorf("directories %q, %q", plain.Env["NOMAD_TASK_DIR"], plain.Env["NOMAD_ALLOC_DIR"])
 	}
 }
+
+func TestADispatchedJobHasAllItsKeys(t *testing.T) {
+	task := &model.Task{Name: "t", Driver: "raw_exec"}
+	job := &model.Job{
+		ID: "p/dispatch-1-0", ParentID: "p", Dispatched: true, Meta: map[string]string{"who": "me"}, TaskGroups: []*model.TaskGroup{{Name: "g", Tasks: []*model.Task{task}}},
+		ParameterizedJob: &model.ParameterizedJobConfig{MetaRequired: []string{"who"}, MetaOptional: []string{"size-of"}},
+	}
+	a := &model.Allocation{ID: "12345678-aaaa-bbbb-cccc-1234567890ab", Name: "g[0]", JobID: job.ID, TaskGroup: "g", Job: job}
+	env := driverTask(a, task, dirs{"/x"}, false, &model.Node{}, 1).Env
+	for key, want := range map[string]string{"NOMAD_META_who": "me", "NOMAD_META_WHO": "me", "NOMAD_META_size-of": "", "NOMAD_META_SIZE_OF": "", "NOMAD_JOB_PARENT_ID": "p"} {
+		if got, there := env[key]; !there || got != want {
+			t.Errorf("%s is %q, %v; want %q", key, got, there, want)
+		}
+	}
+}

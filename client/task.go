@@ -214,6 +214,12 @@ func (r *taskRunner) launch(ctx context.Context) (drivers.Handle, error) {
 	if err := r.alloc.dirs.make(r.task); err != nil {
 		return nil, err
 	}
+	// Once: what the task made of it since is the task's.
+	if r.rec.Attempt == 0 {
+		if err := r.alloc.dirs.putPayload(r.alloc.current().Job, r.task); err != nil {
+			return nil, err
+		}
+	}
 	// On disk before the driver acts: whatever happens now, the attempt has a
 	// name to be found by.
 	if err := r.change(func(rec *taskRecord) { rec.Attempt++; rec.Begun, rec.Handle = true, nil }); err != nil {

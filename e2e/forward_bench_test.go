@@ -128,10 +128,10 @@ func press(b *testing.B, r *request, callers int, last, every time.Duration) (to
 	return took
 }
 
-// measured is what many turns came to.
-type measured struct{ p50, p99, rate []float64 }
+// contest is what many turns came to.
+type contest struct{ p50, p99, rate []float64 }
 
-func (m *measured) add(took []time.Duration, last time.Duration) {
+func (m *contest) add(took []time.Duration, last time.Duration) {
 	m.p50 = append(m.p50, ms(took[len(took)/2]))
 	m.p99 = append(m.p99, ms(took[len(took)*99/100]))
 	m.rate = append(m.rate, float64(len(took))/last.Seconds())
@@ -188,7 +188,7 @@ func BenchmarkForward(b *testing.B) {
 							} else if _, err := fmt.Sscan(load, &callers); err != nil {
 								b.Fatal(err)
 							}
-							var local, far measured
+							var local, far contest
 							for range turns {
 								local.add(press(b, at(eu, kind), callers, turn, every), turn)
 								far.add(press(b, at(us, kind), callers, turn, every), turn)

@@ -28,8 +28,8 @@ func (d *decoder) job(b *block) *model.Job {
 		"affinity":      d.opaque(&j.Affinities),
 		"spread":        d.opaque(&j.Spreads),
 		"multiregion":   d.multiregion(&j.Multiregion),
-		"periodic":      d.opaque(&j.Periodic),
-		"parameterized": d.opaque(&j.ParameterizedJob),
+		"periodic":      d.periodic(&j.Periodic),
+		"parameterized": d.parameterized(&j.ParameterizedJob),
 		"migrate":       d.migrate(&j.Migrate),
 		"ui":            d.keep(&j.UI, uiParts, false),
 		// A task of the job's own is a group of its name.

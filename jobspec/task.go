@@ -28,7 +28,7 @@ func (d *decoder) task(b *block) *model.Task {
 		"template":         d.opaque(&t.Templates),
 		"vault":            d.opaque(&t.Vault),
 		"consul":           d.without,
-		"dispatch_payload": d.opaque(&t.DispatchPayload),
+		"dispatch_payload": d.dispatchPayload(&t.DispatchPayload),
 		"volume_mount":     d.opaque(&t.VolumeMounts),
 		"csi_plugin":       d.opaque(&t.CSIPluginConfig),
 		"scaling":          d.opaque(&t.ScalingPolicies),

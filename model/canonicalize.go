@@ -34,6 +34,12 @@ func (j *Job) Canonicalize() {
 	if j.Reschedule != nil {
 		j.Reschedule.canonicalize(defaultReschedule(j.Type))
 	}
+	if j.Periodic != nil {
+		j.Periodic.canonicalize()
+	}
+	if j.ParameterizedJob != nil {
+		j.ParameterizedJob.canonicalize()
+	}
 	for _, g := range j.TaskGroups {
 		if g != nil {
 			g.canonicalize(j)

@@ -28,6 +28,7 @@ const (
 	TriggerRolling       = "rolling-update"
 	TriggerDisconnect    = "max-disconnect-timeout"
 	TriggerReconnect     = "reconnect"
+	TriggerPeriodicJob   = "periodic-job"
 	TriggerNodeDrain     = "node-drain"
 	TriggerAllocStop     = "alloc-stop"
 	TriggerScaling       = "job-scaling"

@@ -61,20 +61,27 @@ type Job struct {
 	TaskGroups  []*TaskGroup
 	Update      *UpdateStrategy
 	Meta        map[string]string
+	Multiregion *Multiregion
+	// Periodic and ParameterizedJob make the job one that runs as its children
+	// only.
+	Periodic         *PeriodicConfig
+	ParameterizedJob *ParameterizedJobConfig
 
 	// Blocks of Nomad's that this version refuses, kept as they came so
 	// that Validate can name them. See Opaque.
-	Affinities       Opaque
-	Spreads          Opaque
-	Multiregion      *Multiregion
-	Periodic         Opaque
-	ParameterizedJob Opaque
-	Reschedule       *ReschedulePolicy `json:",omitempty"`
-	Migrate          *MigrateStrategy
-	UI               Opaque
+	Affinities Opaque
+	Spreads    Opaque
+	Reschedule *ReschedulePolicy `json:",omitempty"`
+	Migrate    *MigrateStrategy
+	UI         Opaque
 
 	// What follows is the server's to set.
 
+	// Dispatched says that the job is a child of a parameterized one, made with
+	// Payload, which is compressed (see CompressPayload), for the token.
+	Dispatched               bool
+	DispatchIdempotencyToken string
+	Payload                  []byte
 	// Stop is true once the job was stopped: nothing of it should run.
 	Stop              bool
 	Status            string
@@ -122,8 +129,9 @@ func (j *Job) Group(name string) *TaskGroup {
 	return nil
 }
 
-// Stopped reports whether nothing of the job should run.
-func (j *Job) Stopped() bool { return j == nil || j.Stop }
+// Stopped reports whether nothing of the job should run: it was stopped, or runs
+// as its children only.
+func (j *Job) Stopped() bool { return j == nil || j.Stop || j.IsParent() }
 
 // MatchesDatacenter reports whether dc matches one of the job's globs.
 // Patterns follow path.Match; Validate refused malformed ones.
@@ -211,7 +219,7 @@ type Task struct {
 	Vault           Opaque
 	Consul          Opaque
 	Templates       Opaque
-	DispatchPayload Opaque
+	DispatchPayload *DispatchPayloadConfig
 	VolumeMounts    Opaque
 	CSIPluginConfig Opaque `json:",omitempty"`
 	ScalingPolicies Opaque

@@ -28,6 +28,7 @@ func (j *Job) Stub(summary *JobSummary) *JobStub {
 	return &JobStub{
 		ID: j.ID, ParentID: j.ParentID, Name: j.Name, Namespace: j.Namespace, Datacenters: j.Datacenters,
 		Type: j.Type, Priority: j.Priority, Stop: j.Stop, Status: j.Status, StatusDescription: j.StatusDescription,
+		Periodic: j.IsPeriodic(), ParameterizedJob: j.IsParameterized(),
 		JobSummary: summary, CreateIndex: j.CreateIndex, ModifyIndex: j.ModifyIndex,
 		JobModifyIndex: j.JobModifyIndex, SubmitTime: j.SubmitTime,
 	}

@@ -216,6 +216,37 @@ func (m *Multiregion) check(f *faults, j *Job) {
 	}
 }
 
+// ScaledIn is a multi-region job with another count of a group: a count of the
+// group's own is that of each region, and one of 0 stands for the count which the
+// regions divide or, when they divide none, for that of the region which was
+// asked.
+func (j *Job) ScaledIn(region, group string, count int64) (*Job, error) {
+	g := j.Group(group)
+	if g == nil {
+		return nil, Invalidf("Target", "cannot scale job %q: it has no group %q", j.ID, group)
+	}
+	if _, err := j.WithCount(group, count); err != nil {
+		return nil, err
+	}
+	out := Clone(j)
+	r := out.Multiregion.Region(region)
+	switch {
+	case g.Count == 0 && !j.Multiregion.Divides() && r == nil:
+		return nil, Invalidf("Target", "cannot scale job %q here: region %q is not one of its regions", j.ID, region)
+	case g.Count == 0 && !j.Multiregion.Divides():
+		r.Count = int(count)
+		return out, nil
+	case count == 0:
+		return nil, Invalidf("Count", "cannot scale group %q of job %q to 0 in all regions; stop the job with -global, or scale a region", group, j.ID)
+	case g.Count == 0:
+		out.Multiregion.Count = int(count)
+	default:
+		out.Group(group).Count = int(count)
+	}
+	_, err := out.Validate()
+	return out, err
+}
+
 // InRegion is a multi-region job as one of its regions runs it; count, unless
 // negative, is the region's part of a count that was divided. The job stays as it
 // was.

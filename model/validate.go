@@ -123,7 +123,7 @@ func (j *Job) Faults() (list []*Error, warnings []string) {
 	for _, b := range []struct {
 		name string
 		raw  Opaque
-	}{{"affinity", j.Affinities}, {"spread", j.Spreads}, {"periodic", j.Periodic}, {"parameterized", j.ParameterizedJob}} {
+	}{{"affinity", j.Affinities}, {"spread", j.Spreads}} {
 		if b.raw != nil {
 			f.without("job."+b.name, "the "+b.name+" block")
 		}
@@ -133,6 +133,8 @@ func (j *Job) Faults() (list []*Error, warnings []string) {
 	}
 	checkConstraints(f, "job", j.Constraints)
 	checkMeta(f, "job.meta", j.Meta)
+	warnings = j.checkPeriodic(f)
+	j.checkParameterized(f)
 	switch {
 	case len(j.TaskGroups) == 0:
 		f.add("job.group", "there is none; a job has at least one group")
@@ -288,7 +290,7 @@ func (t *Task) validate(f *faults, group string) (warnings []string) {
 		raw  Opaque
 	}{
 		{"affinity", t.Affinities}, {"lifecycle", t.Lifecycle}, {"artifact", t.Artifacts}, {"vault", t.Vault}, {"template", t.Templates},
-		{"dispatch_payload", t.DispatchPayload}, {"volume_mount", t.VolumeMounts}, {"csi_plugin", t.CSIPluginConfig},
+		{"volume_mount", t.VolumeMounts}, {"csi_plugin", t.CSIPluginConfig},
 		{"scaling", t.ScalingPolicies}, {"secret", t.Secrets}, {"action", t.Actions}, {"schedule", t.Schedule}, {"identity", t.Identities},
 		{"identity", t.Identity}, {"consul", t.Consul},
 	} {
@@ -296,6 +298,7 @@ func (t *Task) validate(f *faults, group string) (warnings []string) {
 			f.without(at+"."+b.name, "the "+b.name+" block")
 		}
 	}
+	t.DispatchPayload.validate(f, at+".dispatch_payload")
 	checkConstraints(f, at, t.Constraints)
 	checkMeta(f, at+".meta", t.Meta)
 	checkMeta(f, at+".env", t.Env)

@@ -44,19 +44,19 @@ func allocLister(snap *state.Snapshot, full bool) lister[*model.AllocRow, *model
 	}
 }
 
-func (s *allocs) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.AllocListResponse, error) {
+func (s *allocs) list(ctx context.Context, c *rpc.Inbound, req *method.ListRequest) (*method.AllocListResponse, error) {
 	out := &method.AllocListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+	var err error
+	out.Allocs, err = list(ctx, s.reader, c.Envelope.Method, &req.Query, req.Full, &out.Meta, func(ws state.Watch, snap *state.Snapshot) view[*model.AllocRow, *model.AllocStub] {
 		l := allocLister(snap, req.Full)
 		l.keep = func(r *model.AllocRow) bool { return inNamespace(&req.Query, r.Job().Namespace) }
 		var from model.UUID
 		if !req.Reverse {
 			from, _ = model.ParseUUID(req.NextToken)
 		}
-		var err error
-		out.Allocs, out.NextToken, err = l.page(&req.Query, snap.Allocs(ws, strings.ToLower(req.Prefix), from))
-		return snap.AllocsIndex(), err
+		return view[*model.AllocRow, *model.AllocStub]{snap.Allocs(ws, strings.ToLower(req.Prefix), from), l, snap.AllocsIndex()}
 	})
+	return out, err
 }
 
 func (s *allocs) get(ctx context.Context, _ *rpc.Inbound, req *method.AllocRequest) (*method.AllocResponse, error) {

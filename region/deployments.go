@@ -35,17 +35,17 @@ func (s *deployments) bind(r *rpc.Server) {
 	rpc.Handle(r, method.JobTag, s.tag)
 }
 
-func (s *deployments) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.DeploymentListResponse, error) {
+func (s *deployments) list(ctx context.Context, c *rpc.Inbound, req *method.ListRequest) (*method.DeploymentListResponse, error) {
 	out := &method.DeploymentListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
-		var err error
-		out.Deployments, out.NextToken, err = lister[*model.Deployment, *model.Deployment]{
+	var err error
+	out.Deployments, err = list(ctx, s.reader, c.Envelope.Method, &req.Query, nil, &out.Meta, func(ws state.Watch, snap *state.Snapshot) view[*model.Deployment, *model.Deployment] {
+		return view[*model.Deployment, *model.Deployment]{snap.Deployments(ws, strings.ToLower(req.Prefix)), lister[*model.Deployment, *model.Deployment]{
 			key:  func(d *model.Deployment) string { return d.ID },
 			keep: func(d *model.Deployment) bool { return inNamespace(&req.Query, d.Namespace) },
 			stub: func(d *model.Deployment) *model.Deployment { return d },
-		}.page(&req.Query, snap.Deployments(ws, strings.ToLower(req.Prefix)))
-		return snap.DeploymentsIndex(), err
+		}, snap.DeploymentsIndex()}
 	})
+	return out, err
 }
 
 func (s *deployments) get(ctx context.Context, _ *rpc.Inbound, req *method.DeploymentRequest) (*method.DeploymentResponse, error) {

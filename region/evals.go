@@ -40,14 +40,15 @@ func evalsOf(snap *state.Snapshot, ws state.Watch, req *method.EvalListRequest) 
 	return snap.Evals(ws, prefix), l
 }
 
-func (s *evals) list(ctx context.Context, _ *rpc.Inbound, req *method.EvalListRequest) (*method.EvalListResponse, error) {
+func (s *evals) list(ctx context.Context, c *rpc.Inbound, req *method.EvalListRequest) (*method.EvalListResponse, error) {
 	out := &method.EvalListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+	var err error
+	asks := [2]string{req.JobID, req.Status}
+	out.Evals, err = list(ctx, s.reader, c.Envelope.Method, &req.Query, asks, &out.Meta, func(ws state.Watch, snap *state.Snapshot) view[*model.Evaluation, *model.Evaluation] {
 		rows, l := evalsOf(snap, ws, req)
-		var err error
-		out.Evals, out.NextToken, err = l.page(&req.Query, rows)
-		return snap.EvalsIndex(), err
+		return view[*model.Evaluation, *model.Evaluation]{rows, l, snap.EvalsIndex()}
 	})
+	return out, err
 }
 
 func (s *evals) count(ctx context.Context, _ *rpc.Inbound, req *method.EvalListRequest) (*method.EvalCountResponse, error) {

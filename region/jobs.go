@@ -26,6 +26,8 @@ type jobs struct {
 func (s *jobs) bind(r *rpc.Server) {
 	rpc.Handle(r, method.JobRegister, s.register)
 	rpc.Handle(r, method.JobDeregister, s.deregister)
+	rpc.Handle(r, method.JobDispatch, s.dispatch)
+	rpc.Handle(r, method.JobPeriodicForce, s.force)
 	rpc.Handle(r, method.JobGet, s.get)
 	rpc.Handle(r, method.JobList, s.list)
 	rpc.Handle(r, method.JobSummary, s.summary)
@@ -51,6 +53,9 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 	asks := *req
 	asks.Job = job
 	if job.Multiregional() {
+		if req.PreserveCounts {
+			return nil, model.Errorf(model.KindUnsupported, "PreserveCounts is not supported for multi-region jobs; write the counts into the job, or scale it afterwards")
+		}
 		if req.EnforceIndex {
 			if err := cell.EnforceIndex(s.snapshot().Job(nil, job.Key()), job.ID, req.JobModifyIndex); err != nil {
 				return nil, err
@@ -69,9 +74,17 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 	}
 	done := value.(*cell.JobRegistered)
 	return &method.JobRegisterResponse{
-		EvalID: done.EvalID, EvalCreateIndex: index, Index: index,
+		EvalID: done.EvalID, EvalCreateIndex: evalIndex(done.EvalID, index), Index: index,
 		JobModifyIndex: done.JobModifyIndex, Warnings: strings.Join(warnings, "\n"),
 	}, nil
+}
+
+// evalIndex is that of an evaluation that was made at index, or was not made.
+func evalIndex(evalID string, index uint64) uint64 {
+	if evalID == "" {
+		return 0
+	}
+	return index
 }
 
 // admit makes a submitted job ready to be stored, or refuses it.
@@ -92,7 +105,7 @@ func (s *jobs) admit(snap *state.Snapshot, job *model.Job) (warnings []string, e
 	// What the server sets is not the submitter's to say.
 	job.Stop, job.Stable, job.Status, job.StatusDescription, job.ParentID = false, false, "", "", ""
 	job.Version, job.CreateIndex, job.ModifyIndex, job.JobModifyIndex, job.SubmitTime = 0, 0, 0, 0, 0
-	job.VersionTag = nil
+	job.VersionTag, job.Dispatched, job.DispatchIdempotencyToken, job.Payload = nil, false, "", nil
 	if warnings, err = job.Validate(); err != nil {
 		return nil, err
 	}
@@ -153,27 +166,28 @@ func (s *jobs) get(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) 
 	})
 }
 
-func (s *jobs) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.JobListResponse, error) {
+func (s *jobs) list(ctx context.Context, c *rpc.Inbound, req *method.ListRequest) (*method.JobListResponse, error) {
 	out := &method.JobListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
+	var err error
+	out.Jobs, err = list(ctx, s.reader, c.Envelope.Method, &req.Query, req.Full, &out.Meta, func(ws state.Watch, snap *state.Snapshot) view[*model.Job, *model.JobStub] {
 		namespace := cmp.Or(req.Namespace, model.DefaultNamespace)
-		var err error
-		out.Jobs, out.NextToken, err = lister[*model.Job, *model.JobStub]{
+		snap.WatchSummaries(ws, snap.Jobs(nil, namespace, req.Prefix))
+		return view[*model.Job, *model.JobStub]{snap.Jobs(ws, namespace, req.Prefix), lister[*model.Job, *model.JobStub]{
 			// A space sorts before whatever a namespace may hold.
 			key: func(j *model.Job) string { return j.Namespace + " " + j.ID },
 			keep: func(j *model.Job) bool {
 				return inNamespace(&req.Query, j.Namespace) && strings.HasPrefix(j.ID, req.Prefix)
 			},
 			stub: func(j *model.Job) *model.JobStub {
-				stub := j.Stub(snap.Summary(ws, j))
+				stub := j.Stub(snap.Summary(nil, j))
 				if req.Full {
 					stub.Meta = j.Meta
 				}
 				return stub
 			},
-		}.page(&req.Query, snap.Jobs(ws, namespace, req.Prefix))
-		return snap.JobsIndex(), err
+		}, snap.JobsIndex()}
 	})
+	return out, err
 }
 
 func (s *jobs) summary(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.JobSummaryResponse, error) {

@@ -23,6 +23,7 @@ import (
 	"atoll/region/drain"
 	"atoll/region/gc"
 	"atoll/region/heartbeat"
+	"atoll/region/periodic"
 	"atoll/region/planner"
 	"atoll/region/rollout"
 	"atoll/region/unblock"
@@ -155,6 +156,9 @@ func (l *leadership) begin(term *group.Group) {
 		})
 		l.loop(term, "drain", func(ctx context.Context) error {
 			return drain.Run(ctx, drain.Config{Snapshot: l.cell.Snapshot, Mark: l.migrate, Done: l.drained, Clock: l.clock, Log: l.log.Named("drain")})
+		})
+		l.loop(term, "periodic", func(ctx context.Context) error {
+			return periodic.Run(ctx, periodic.Config{Snapshot: l.cell.Snapshot, Launch: l.launch, Clock: l.clock, Log: l.log.Named("periodic")})
 		})
 		collector := gc.New(gc.Config{
 			Snapshot: l.cell.Snapshot, Unneeded: unneeded, Reap: l.reap,
@@ -313,6 +317,37 @@ func (l *leadership) setNodes(ctx context.Context, verdicts []heartbeat.Verdict)
 	for _, p := range proposed {
 		if _, _, err := p.Wait(ctx); err != nil {
 			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// launch proposes all launches before it waits for any: at midnight many come
+// due.
+func (l *leadership) launch(ctx context.Context, launches []periodic.Launch) error {
+	var proposed []*cell.Proposed
+	var errs []error
+	for _, la := range launches {
+		now := l.clock.Now().UnixNano()
+		p, err := l.cell.Propose(cell.CmdPeriodicLaunch, nil, &cell.PeriodicLaunch{
+			Key: la.Job, Launch: la.At.Unix(), Eval: newEval(la.Job, model.JobTypeBatch, model.JobDefaultPriority, model.TriggerPeriodicJob, now), Time: now,
+		})
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
+		proposed = append(proposed, p)
+	}
+	for i, p := range proposed {
+		_, value, err := p.Wait(ctx)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if done := value.(*cell.JobLaunched); done.ChildID != "" {
+			l.log.Info("a periodic job is launched", "child", done.ChildID)
+		} else {
+			l.log.Info("a periodic job is not launched", "job", launches[i].Job.ID, "at", launches[i].At.Format(time.RFC3339), "cause", done.Why)
 		}
 	}
 	return errors.Join(errs...)

@@ -133,16 +133,16 @@ func (s *nodes) identify(nodeID, secret string) (*model.Node, error) {
 	return n, nil
 }
 
-func (s *nodes) list(ctx context.Context, _ *rpc.Inbound, req *method.ListRequest) (*method.NodeListResponse, error) {
+func (s *nodes) list(ctx context.Context, c *rpc.Inbound, req *method.ListRequest) (*method.NodeListResponse, error) {
 	out := &method.NodeListResponse{}
-	return out, s.read(ctx, &req.Query, &out.Meta, func(ws state.Watch, snap *state.Snapshot) (uint64, error) {
-		var err error
-		out.Nodes, out.NextToken, err = lister[*model.Node, *model.NodeStub]{
+	var err error
+	out.Nodes, err = list(ctx, s.reader, c.Envelope.Method, &req.Query, req.Full, &out.Meta, func(ws state.Watch, snap *state.Snapshot) view[*model.Node, *model.NodeStub] {
+		return view[*model.Node, *model.NodeStub]{snap.Nodes(ws, req.Prefix), lister[*model.Node, *model.NodeStub]{
 			key:  func(n *model.Node) string { return n.ID },
 			stub: func(n *model.Node) *model.NodeStub { return n.Stub(req.Full) },
-		}.page(&req.Query, snap.Nodes(ws, req.Prefix))
-		return snap.NodesIndex(), err
+		}, snap.NodesIndex()}
 	})
+	return out, err
 }
 
 func (s *nodes) get(ctx context.Context, _ *rpc.Inbound, req *method.NodeRequest) (*method.NodeResponse, error) {

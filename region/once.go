@@ -33,19 +33,13 @@ const maxRequestID = 256
 // of the moment it came, such as a submit time, must be left out of it.
 func (w *writer) once(ctx context.Context, c *rpc.Inbound, namespace string, asks any, cmd cell.Command, body any) (uint64, any, error) {
 	env := c.Envelope
-	if len(env.RequestID) > maxRequestID {
-		return 0, nil, model.Invalidf("idempotency_token", "the idempotency token of %d bytes is over the limit of %d", len(env.RequestID), maxRequestID)
-	}
-	sum, err := hash(env.Method, asks)
+	req, err := request(env.Method, env.RequestID, namespace, asks)
 	if err != nil {
 		return 0, nil, err
 	}
-	req := &state.Request{
-		ID: env.RequestID, Namespace: cmp.Or(namespace, model.DefaultNamespace), Hash: sum,
-		// A maker whose clock is ahead must not make the cell take later ids
-		// for old ones.
-		Issued: min(model.RequestIssued(env.RequestID), w.clock.Now().UnixNano()),
-	}
+	// A maker whose clock is ahead must not make the cell take later ids for old
+	// ones.
+	req.Issued = min(model.RequestIssued(env.RequestID), w.clock.Now().UnixNano())
 	index, value, err := w.ApplyOnce(ctx, cmd, req, body)
 	if model.KindOf(err) == model.KindOutcomeUnknown {
 		e := *model.AsError(err)
@@ -55,13 +49,17 @@ func (w *writer) once(ctx context.Context, c *rpc.Inbound, namespace string, ask
 	return index, value, err
 }
 
-// hash is of a method and its request.
-func hash(name string, asks any) (sum [16]byte, err error) {
+// request names what a call of a method asks for by an id.
+func request(method, id, namespace string, asks any) (*state.Request, error) {
+	if len(id) > maxRequestID {
+		return nil, model.Invalidf("idempotency_token", "the idempotency token of %d bytes is over the limit of %d", len(id), maxRequestID)
+	}
 	b, err := wire.Encode(asks)
 	if err != nil {
-		return sum, err
+		return nil, err
 	}
-	whole := sha256.Sum256(append([]byte(name+"\x00"), b...))
-	copy(sum[:], whole[:])
-	return sum, nil
+	sum := sha256.Sum256(append([]byte(method+"\x00"), b...))
+	req := &state.Request{ID: id, Namespace: cmp.Or(namespace, model.DefaultNamespace)}
+	copy(req.Hash[:], sum[:])
+	return req, nil
 }

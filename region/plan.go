@@ -44,9 +44,15 @@ func (s *jobs) plan(ctx context.Context, _ *rpc.Inbound, req *method.JobPlanRequ
 			return 0, err
 		}
 		now := s.clock.Now()
+		if req.Share != nil && job.Multiregional() {
+			job = job.InRegion(s.region, req.Share.Count)
+		}
 		job.SubmitTime = now.UnixNano()
 		old := snap.Job(nil, job.Key())
 		job = state.NextVersion(old, job, snap.Index()+1)
+		if req.Share != nil {
+			job.Version = max(job.Version, req.Share.Version)
+		}
 		eval := newEval(job.Key(), job.Type, job.Priority, model.TriggerJobRegister, now.UnixNano())
 		eval.JobModifyIndex = job.JobModifyIndex
 		opts := scheduler.Options{Now: now, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
@@ -61,6 +67,11 @@ func (s *jobs) plan(ctx context.Context, _ *rpc.Inbound, req *method.JobPlanRequ
 		out.CreatedEvals = p.Conclude(eval, opts)[1:]
 		if old != nil {
 			out.JobModifyIndex = old.JobModifyIndex
+		}
+		if job.IsPeriodicActive() {
+			if schedule, err := job.Periodic.Schedule(); err == nil {
+				out.NextPeriodicLaunch = schedule.Next(now)
+			}
 		}
 		if req.Diff {
 			out.Diff = diff.Jobs(old, job, true)

@@ -27,6 +27,8 @@ type reader struct {
 	leader  func() string
 	// verify asks the cell whether this server leads still.
 	verify func(ctx context.Context) error
+	// answers are the lists that are shared.
+	answers answers
 }
 
 // read runs f on snapshots until the index that it returns is higher than the
@@ -105,15 +107,9 @@ const maxFilterSteps = 1_000_000
 // page returns the rows that the query asks for, and the token of the next
 // page.
 func (l lister[Row, Stub]) page(q *method.Query, rows iter.Seq[Row]) ([]Stub, string, error) {
-	if q.PerPage < 0 || q.PerPage > maxPage {
-		return nil, "", model.Invalidf("per_page", "cannot list: per_page %d is not from 0 to %d", q.PerPage, maxPage)
-	}
-	var filter *bexpr.Evaluator
-	if q.Filter != "" {
-		var err error
-		if filter, err = bexpr.CreateEvaluator(q.Filter, bexpr.WithMaxExpressions(maxFilterSteps)); err != nil {
-			return nil, "", model.Invalidf("filter", "cannot list: filter %q: %v", q.Filter, err)
-		}
+	filter, err := filterOf(q)
+	if err != nil {
+		return nil, "", err
 	}
 	if q.Reverse {
 		all := slices.Collect(rows)
@@ -148,6 +144,21 @@ func (l lister[Row, Stub]) page(q *method.Query, rows iter.Seq[Row]) ([]Stub, st
 		out = append(out, l.stub(row))
 	}
 	return out, "", nil
+}
+
+// filterOf reads a query's filter, nil for none, and checks its page size.
+func filterOf(q *method.Query) (*bexpr.Evaluator, error) {
+	if q.PerPage < 0 || q.PerPage > maxPage {
+		return nil, model.Invalidf("per_page", "cannot list: per_page %d is not from 0 to %d", q.PerPage, maxPage)
+	}
+	if q.Filter == "" {
+		return nil, nil
+	}
+	filter, err := bexpr.CreateEvaluator(q.Filter, bexpr.WithMaxExpressions(maxFilterSteps))
+	if err != nil {
+		return nil, model.Invalidf("filter", "cannot list: filter %q: %v", q.Filter, err)
+	}
+	return filter, nil
 }
 
 // inNamespace says whether an object of a namespace is asked for; no namespace

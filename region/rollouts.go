@@ -1,7 +1,6 @@
 package region
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -36,6 +35,7 @@ func (s *rollouts) bind(r *rpc.Server) {
 	rpc.Handle(r, method.RolloutTell, s.told)
 	rpc.Handle(r, method.RolloutVote, s.vote)
 	rpc.Handle(r, method.RolloutRoom, s.room)
+	rpc.Handle(r, method.RolloutPlan, s.plan)
 	rpc.Handle(r, method.RolloutGet, s.get)
 }
 
@@ -155,10 +155,11 @@ func (s *rollouts) submit(ctx context.Context, c *rpc.Inbound, sub *submission) 
 	p := &model.Proposal{
 		ID: c.Envelope.RequestID, Job: sub.job, Purge: sub.purge, Door: s.region, Time: s.clock.Now().UnixNano(), EvalPriority: sub.priority,
 	}
-	var err error
-	if p.Hash, err = hash(c.Envelope.Method, sub.asks); err != nil {
+	asked, err := request(c.Envelope.Method, p.ID, key.Namespace, sub.asks)
+	if err != nil {
 		return nil, err
 	}
+	p.Hash = asked.Hash
 	if !slices.Contains(p.Regions(), s.region) && (known == nil || known.Won == nil || !slices.Contains(known.Won.Regions(), s.region)) {
 		return nil, model.Invalidf("Region", "cannot submit job %q here: region %q is not one of its regions; submit it to %s", key.ID, s.region, strings.Join(p.Regions(), ", "))
 	}
@@ -312,7 +313,7 @@ func (s *rollouts) divide(ctx context.Context, p *model.Proposal, asked []string
 	if !m.Divides() || p.Job.Stop {
 		return nil
 	}
-	had, room := make([]int, len(m.Regions)), make([]int, len(m.Regions))
+	had, room := make([]int, len(m.Regions)), []int(nil)
 	known := s.snapshot().Rollout(nil, p.Key())
 	for i, region := range p.Regions() {
 		// A region that is out of reach keeps what it was given.
@@ -324,21 +325,31 @@ func (s *rollouts) divide(ctx context.Context, p *model.Proposal, asked []string
 		}
 	}
 	if m.Placement == model.PlacementCapacity {
-		answers, errs := each(p.Regions(), func(region string) (*method.RolloutRoomResponse, error) {
-			return rpc.Call(ctx, s.calls, method.RolloutRoom, rpc.To{Region: region, Timeout: rolloutTime}, &method.RolloutRoomRequest{Job: p.Job, Region: region, Count: m.Count})
-		})
-		for i, a := range answers {
-			if a != nil {
-				room[i] = a.Room
-			} else if model.KindOf(errs[i]) == model.KindInvalid {
-				return errs[i]
-			}
+		if room, err = s.rooms(ctx, p, m.Count); err != nil {
+			return err
 		}
 	}
 	if p.Counts, err = policy.Counts(m, had, room); err != nil {
 		return model.Invalidf("Multiregion.Count", "cannot divide the count of job %q among its regions: %v", p.Job.ID, err)
 	}
 	return nil
+}
+
+// rooms asks each region how many more of a job would fit, up to count; one that
+// is out of reach has no room.
+func (s *rollouts) rooms(ctx context.Context, p *model.Proposal, count int) ([]int, error) {
+	room := make([]int, len(p.Regions()))
+	answers, errs := each(p.Regions(), func(region string) (*method.RolloutRoomResponse, error) {
+		return rpc.Call(ctx, s.calls, method.RolloutRoom, rpc.To{Region: region, Timeout: rolloutTime}, &method.RolloutRoomRequest{Job: p.Job, Region: region, Count: count})
+	})
+	for i, a := range answers {
+		if a != nil {
+			room[i] = a.Room
+		} else if model.KindOf(errs[i]) == model.KindInvalid {
+			return nil, errs[i]
+		}
+	}
+	return room, nil
 }
 
 // poll asks all voters for their votes.
@@ -393,19 +404,4 @@ func each[T any](regions []string, ask func(region string) (*T, error)) ([]*T, [
 	}
 	wg.Wait()
 	return out, errs
-}
-
-// stopGlobal is the submission that stops a multi-region job in all its regions.
-func (s *rollouts) stopGlobal(req *method.JobDeregisterRequest) (*submission, error) {
-	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
-	r := s.snapshot().Rollout(nil, key)
-	if r == nil || r.Won == nil {
-		if s.snapshot().Job(nil, key) == nil {
-			return nil, model.NotFound("job", key.ID)
-		}
-		return nil, model.Invalidf("global", "cannot stop job %q globally: it is not a multi-region job; stop it in its region", key.ID)
-	}
-	job := *r.Won.Job
-	job.Stop = true
-	return &submission{job: &job, purge: req.Purge, priority: req.EvalPriority, asks: req}, nil
 }

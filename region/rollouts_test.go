@@ -235,3 +235,171 @@ func TestOfTwoSubmitsAtOnceOneWinsEverywhere(t *testing.T) {
 		}
 	}
 }
+
+func (u *union) scale(door, id string, count int64) error {
+	_, err := rpc.Call(u.t.Context(), u.servers[door].RPC(), method.JobScale, rpc.To{Region: door}, &method.JobScaleRequest{JobID: id, Group: "g", Count: &count})
+	return err
+}
+
+// stop takes a region's server away, start brings it back.
+func (u *union) stop(region string) {
+	u.t.Helper()
+	u.servers[region].stop()
+}
+
+func (u *union) start(region string) {
+	u.t.Helper()
+	old := u.servers[region].cfg
+	u.servers[region] = startAt(u.t, old.AdvertiseRPC, old.BindSerf, Config{Name: old.Name, Region: region, DataDir: old.DataDir, Expect: 1, Join: old.Join})
+	lead(u.t, u.servers[region])
+}
+
+// vote has one region vote for a proposal, as its door's own vote.
+func (u *union) vote(region, id string, version uint64, j *model.Job) {
+	u.t.Helper()
+	job := model.Clone(j)
+	job.Canonicalize()
+	job.Region = model.GlobalRegion
+	r := call(u.t, u.servers[region].RPC(), method.RolloutVote, rpc.To{Region: region}, &method.RolloutVoteRequest{Proposal: &model.Proposal{
+		ID: id, Version: version, Job: job, Door: region, Time: time.Now().UnixNano(),
+	}})
+	if !r.Yes {
+		u.t.Fatal(r.Why)
+	}
+}
+
+func TestAProposalThatItsDoorLeftIsSeenThrough(t *testing.T) {
+	u := newUnion(t, "us", "eu", "ap")
+	u.vote("eu", "left", 0, u.job("web", nil))
+	// While it is being decided, no other is.
+	if _, err := u.submit("us", u.job("web", nil)); model.KindOf(err) != model.KindConflict || !strings.Contains(err.Error(), "being decided") {
+		t.Errorf("a submit meanwhile: %v", err)
+	}
+	u.become("web", "us=successful eu=successful ap=successful")
+	// Three submits of which each has one vote are lost: none can win any more.
+	for i, region := range u.regions {
+		u.vote(region, fmt.Sprint("lost", i), 1, u.job("web", func(j *model.Job) { j.Meta["door"] = region }))
+	}
+	key := model.JobID{Namespace: "default", ID: "web"}
+	wait(t, "they are given up", func() error {
+		for _, region := range u.regions {
+			if r := u.servers[region].cell.Snapshot().Rollout(nil, key); r.Accepted != nil {
+				return fmt.Errorf("%s still waits for %s", region, r.Accepted.ID)
+			}
+		}
+		return nil
+	})
+	if r, err := u.submit("us", u.job("web", nil)); err != nil || *r.Version != 2 {
+		t.Errorf("the next submit: %+v, %v", r, err)
+	}
+	u.become("web", "us=successful eu=successful ap=successful")
+	u.runs("web", "us=v2/2 eu=v2/2 ap=v2/2")
+}
+
+func TestASubmitWithoutAMajorityIsNotRefusedAndNotLost(t *testing.T) {
+	u := newUnion(t, "us", "eu", "ap")
+	u.stop("eu")
+	u.stop("ap")
+	req := &method.JobRegisterRequest{Job: u.job("web", nil)}
+	to := rpc.To{Region: "us", RequestID: "my-token"}
+	_, err := rpc.Call(t.Context(), u.servers["us"].RPC(), method.JobRegister, to, req)
+	if e := model.AsError(err); model.KindOf(err) != model.KindOutcomeUnknown || e.Token != "my-token" || !strings.Contains(e.Message, "majority") {
+		t.Fatalf("one of three regions: %v", err)
+	}
+	if job := u.servers["us"].cell.Snapshot().Job(nil, model.JobID{Namespace: "default", ID: "web"}); job != nil {
+		t.Error("it began without a majority")
+	}
+	u.start("eu")
+	wait(t, "it begins with two of three", func() error {
+		r, err := rpc.Call(context.Background(), u.servers["us"].RPC(), method.JobRegister, to, req)
+		if err != nil {
+			return err
+		}
+		if *r.Version != 0 {
+			t.Fatalf("the same submit has version %d", *r.Version)
+		}
+		return nil
+	})
+	u.start("ap")
+	u.become("web", "us=successful eu=successful ap=successful")
+	u.runs("web", "us=v0/2 eu=v0/2 ap=v0/2")
+	// By another door the same submit finds the same version.
+	r, err := rpc.Call(t.Context(), u.servers["ap"].RPC(), method.JobRegister, rpc.To{Region: "ap", RequestID: "my-token"}, req)
+	if err != nil || *r.Version != 0 {
+		t.Errorf("the same submit by another door: %+v, %v", r, err)
+	}
+	_, err = rpc.Call(t.Context(), u.servers["ap"].RPC(), method.JobRegister, rpc.To{Region: "ap", RequestID: "my-token"}, &method.JobRegisterRequest{Job: u.job("other", nil)})
+	if model.KindOf(err) != model.KindConflict {
+		t.Errorf("another submit with its token: %v", err)
+	}
+	// A job that runs in several regions is not overwritten in one.
+	if _, err := u.submit("eu", aJob("web", 1, "*")); model.KindOf(err) != model.KindConflict {
+		t.Errorf("a submit for one region: %v", err)
+	}
+}
+
+func TestACountIsDividedAmongTheRegions(t *testing.T) {
+	u := newUnion(t, "us", "eu", "ap")
+	divided := func(count int, placement string, change func(*model.Multiregion)) *model.Job {
+		return u.job("web", func(j *model.Job) {
+			j.Multiregion.Count, j.Multiregion.Placement = count, placement
+			for _, r := range j.Multiregion.Regions {
+				r.Count = model.Unset
+			}
+			if change != nil {
+				change(j.Multiregion)
+			}
+		})
+	}
+	if _, err := u.submit("us", divided(8, model.PlacementWeighted, func(m *model.Multiregion) { m.Region("us").Weight = 2 })); err != nil {
+		t.Fatal(err)
+	}
+	u.runs("web", "us=v0/4 eu=v0/2 ap=v0/2")
+	// By room: ten fit a node, four of which "us" has; another job takes six of
+	// "ap"'s.
+	register(t, u.servers["ap"].RPC(), "ap", aJob("busy", 6, "*"))
+	wait(t, "ap is busy", func() error { return placed(u.servers["ap"].RPC(), "ap", "busy", 6) })
+	u.become("web", "us=successful eu=successful ap=successful")
+	if _, err := u.submit("eu", divided(24, model.PlacementCapacity, nil)); err != nil {
+		t.Fatal(err)
+	}
+	u.runs("web", "us=v1/10 eu=v1/10 ap=v1/4")
+	// Scaling moves what it must: one, to where there is room.
+	u.become("web", "us=successful eu=successful ap=successful")
+	wait(t, "all know that all are done, and the job is scaled", func() error { return u.scale("us", "web", 22) })
+	wait(t, "two are gone", func() error {
+		n := 0
+		for _, region := range u.regions {
+			n += u.servers[region].cell.Snapshot().Job(nil, model.JobID{Namespace: "default", ID: "web"}).TaskGroups[0].Count
+		}
+		if n != 22 {
+			return fmt.Errorf("there are %d", n)
+		}
+		return nil
+	})
+	u.become("web", "us=successful eu=successful ap=successful")
+	plan := func(without string) (*method.RolloutPlanResponse, error) {
+		return rpc.Call(t.Context(), u.servers["us"].RPC(), method.RolloutPlan, rpc.To{}, &method.RolloutPlanRequest{Job: divided(14, model.PlacementCapacity, nil), Diff: true, Without: without})
+	}
+	got, err := plan("")
+	if err != nil || got.Version != 3 || len(got.Regions) != 3 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	planned := 0
+	for _, p := range got.Regions {
+		if p.Plan == nil || p.Plan.Diff == nil || p.Plan.Index == 0 || len(p.Plan.FailedTGAllocs) > 0 {
+			t.Fatalf("%+v", p)
+		}
+		u := p.Plan.Annotations.DesiredTGUpdates["g"]
+		planned += int(u.InPlaceUpdate+u.Ignore+u.Place) - int(u.Stop)
+	}
+	if got, err := plan("eu"); err != nil || len(got.Regions) != 2 {
+		t.Errorf("without eu: %+v, %v", got, err)
+	}
+	if _, err := rpc.Call(t.Context(), u.servers["us"].RPC(), method.RolloutPlan, rpc.To{}, &method.RolloutPlanRequest{Job: divided(22, model.PlacementCapacity, nil), Without: "us"}); model.KindOf(err) != model.KindInvalid || !strings.Contains(err.Error(), "room for 14 of 22") {
+		t.Errorf("without us: %v", err)
+	}
+	if _, err := u.submit("eu", divided(25, model.PlacementCapacity, nil)); model.KindOf(err) != model.KindInvalid || !strings.Contains(err.Error(), "room for 24 of 25") {
+		t.Errorf("more than fits: %v", err)
+	}
+}

@@ -18,6 +18,7 @@ import (
 type scaling struct {
 	*reader
 	*writer
+	multi *rollouts
 }
 
 func (s *scaling) bind(r *rpc.Server) {
@@ -46,6 +47,9 @@ func (s *scaling) scale(ctx context.Context, c *rpc.Inbound, req *method.JobScal
 		return nil, model.Invalidf("Meta", "cannot scale job %q: Meta of %d bytes is over the limit of %d", req.JobID, len(b), maxScalingMeta)
 	}
 	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
+	if r := s.snapshot().Rollout(nil, key); r.Live() && req.Count != nil {
+		return s.multi.scale(ctx, c, r, req)
+	}
 	now := s.clock.Now().UnixNano()
 	index, value, err := s.once(ctx, c, key.Namespace, req, cell.CmdJobScale, &cell.JobScale{
 		Key: key, Group: req.Group, JobModifyIndex: req.JobModifyIndex,

@@ -217,7 +217,7 @@ func (s *groupState) standing(row *model.AllocRow) float64 {
 		return 0
 	}
 	used, _ := s.st.Load(row.NodeID)
-	return binpack(n.Capacity(), used)
+	return fit(s.st.Algorithm(), n.Capacity(), used)
 }
 
 // startedAt is since when a row runs without a break: of its leader, else of

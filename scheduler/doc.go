@@ -7,7 +7,8 @@
 //	reconcile   what of the job runs, and what should → stop, keep, update,
 //	            place, now or later; how far a new version may go
 //	feasible    which nodes may run a group at all, examined once a class
-//	rank        among some that fit, the fullest that will still hold it
+//	rank        among some that fit, the fullest that will still hold it, or the
+//	            emptiest
 //	plan        placements, stops and updates, and why something found no place
 //
 // Propose does these; Conclude writes down what came of it once the plan was
@@ -48,6 +49,8 @@ type State interface {
 	// order, not to be changed.
 	Load(id model.UUID) (model.Usage, []uint16)
 	Index() uint64
+	// Algorithm is model.AlgorithmBinpack or model.AlgorithmSpread.
+	Algorithm() string
 }
 
 // Options are what a proposal depends on beside the state.

@@ -153,9 +153,9 @@ func (gp *groupPlacer) full(c *candidate) string {
 }
 
 // score is the mean of what speaks for and against a node: how well it would be
-// filled, how many of the group it has, and whether the allocation failed there.
+// filled, or how little, how many of the group it has, and whether the allocation failed there.
 func (gp *groupPlacer) score(c *candidate, w wanted) float64 {
-	sum, n := binpack(c.capacity, c.used.Add(gp.usage)), 1.0
+	sum, n := fit(gp.algorithm, c.capacity, c.used.Add(gp.usage)), 1.0
 	if c.groups != nil && c.groups[gp.number] > 0 {
 		sum -= float64(c.groups[gp.number]+1) / float64(max(gp.group.Count, 1))
 		n++
@@ -179,6 +179,15 @@ func (w wanted) failedOn(c *candidate) bool {
 	return x != nil && x.Reschedule != nil && slices.ContainsFunc(x.Reschedule.Events, func(e *model.RescheduleEvent) bool {
 		return e.PrevNodeID == c.node.ID
 	})
+}
+
+// fit scores a node by how it would be filled, from 0 to 1.
+func fit(algorithm string, capacity, used model.Usage) float64 {
+	full := binpack(capacity, used)
+	if algorithm == model.AlgorithmSpread {
+		return 1 - full
+	}
+	return full
 }
 
 // binpack scores how full a node would be, from 0 (empty) to 1, by the best fit

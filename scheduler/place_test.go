@@ -240,6 +240,38 @@ func TestWorkIsPackedTight(t *testing.T) {
 	}
 }
 
+func TestTheSpreadAlgorithmPrefersEmptyNodes(t *testing.T) {
+	for algorithm, want := range map[string]string{model.AlgorithmBinpack: "map[big:0 small:2]", model.AlgorithmSpread: "map[big:2 small:0]"} {
+		w := newWorld()
+		w.algorithm = algorithm
+		big, small := w.node("big", size(4000)), w.node("small", size(500))
+		// Jobs of one allocation, so that nothing else keeps them apart.
+		for i := range 2 {
+			w.settle(t, w.register(job(fmt.Sprint(i), 1)))
+		}
+		onBig, _ := w.Load(big)
+		onSmall, _ := w.Load(small)
+		if got := fmt.Sprint(map[string]int64{"big": onBig.CPU / 100, "small": onSmall.CPU / 100}); got != want {
+			t.Errorf("%s: %s, want %s", algorithm, got, want)
+		}
+	}
+	// Of equal nodes each gets as much.
+	w := newWorld()
+	w.algorithm = model.AlgorithmSpread
+	var nodes []model.UUID
+	for i := range 2 {
+		nodes = append(nodes, w.node(fmt.Sprint(i)))
+	}
+	for i := range 8 {
+		w.settle(t, w.register(job(fmt.Sprint(i), 1)))
+	}
+	for i, id := range nodes {
+		if u, _ := w.Load(id); u.CPU != 400 {
+			t.Errorf("node %d holds %d MHz of 800", i, u.CPU)
+		}
+	}
+}
+
 func TestAGroupsAllocationsKeepApart(t *testing.T) {
 	w := newWorld()
 	for i := range 4 {

@@ -13,6 +13,8 @@ type placer struct {
 	job   *model.Job
 	opts  Options
 	check *checker
+	// algorithm is the state's.
+	algorithm string
 	// nodes are those of the job's datacenters and pool, ready, in shuffled
 	// order; the others are only counted. byID is made when first needed.
 	nodes     []*candidate
@@ -41,7 +43,7 @@ type candidate struct {
 // newPlacer sees the state as it will be once stops are carried out: what they
 // hold may be used.
 func newPlacer(st State, job *model.Job, stops []model.PlanStop, opts Options) *placer {
-	p := &placer{st: st, job: job, opts: opts, check: newChecker(), available: make(map[string]int), groups: make(map[string]int)}
+	p := &placer{st: st, job: job, opts: opts, check: newChecker(), algorithm: st.Algorithm(), available: make(map[string]int), groups: make(map[string]int)}
 	for i, g := range job.TaskGroups {
 		p.groups[g.Name] = i
 	}

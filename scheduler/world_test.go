@@ -27,6 +27,7 @@ type world struct {
 	// deployments are in the order of their making.
 	deployments []*model.Deployment
 	versions    map[model.JobID]map[uint64]*model.Job
+	algorithm   string
 }
 
 var _ State = (*world)(nil)
@@ -38,6 +39,7 @@ func newWorld() *world {
 func (w *world) Job(key model.JobID) *model.Job { return w.jobs[key] }
 func (w *world) Nodes() iter.Seq[*model.Node]   { return slices.Values(w.nodes) }
 func (w *world) Index() uint64                  { return w.index }
+func (w *world) Algorithm() string              { return w.algorithm }
 
 func (w *world) AllocsOfJob(key model.JobID) iter.Seq[*model.AllocRow] {
 	return func(yield func(*model.AllocRow) bool) {

@@ -31,12 +31,6 @@ type Client struct {
 	HTTP *http.Client
 }
 
-// Regions returns what the agent knows of all regions, by name.
-func (c *Client) Regions(ctx context.Context) (out []model.RegionStatus, err error) {
-	_, err = c.get(ctx, "/v1/federation/regions", nil, &out)
-	return out, err
-}
-
 // Accept makes a cell the one that a region is, for the servers of the agent's
 // region, or of the region via unless that is "". It returns the servers that
 // took it, and why others did not.
@@ -122,6 +116,20 @@ func (c *Client) Register(ctx context.Context, job *model.Job, opts RegisterOpti
 		"Job": job, "EnforceIndex": opts.EnforceIndex, "JobModifyIndex": opts.ModifyIndex,
 	}, out)
 	return out, err
+}
+
+// Plan asks what submitting a multi-region job would do in each of its regions;
+// without, unless "", is one whose loss the others are to make up for.
+func (c *Client) Plan(ctx context.Context, job *model.Job, via, without string, diff bool) ([]method.RegionPlan, error) {
+	query := url.Values{}
+	for name, value := range map[string]string{"region": via, "namespace": job.Namespace, "without": without} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	var out struct{ Regions []method.RegionPlan }
+	_, err := c.send(ctx, http.MethodPut, "/v1/job/"+url.PathEscape(job.ID)+"/plan", query, map[string]any{"Job": job, "Diff": diff}, &out)
+	return out.Regions, err
 }
 
 // Rollout returns how far the regions of a multi-region job are, as the region

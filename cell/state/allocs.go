@@ -205,6 +205,11 @@ type allocTxn struct {
 	freed []model.UUID
 	// ownsFree says that free is the transaction's to change.
 	ownsFree bool
+	// touched are the places of rows that were changed, each once.
+	touched []uint32
+	// jobsTouched and nodesTouched are those whose entries were changed.
+	jobsTouched  []model.JobID
+	nodesTouched []model.UUID
 	// uncounted are the jobs whose restored rows are still to be counted.
 	uncounted map[model.JobID]bool
 }
@@ -229,6 +234,7 @@ func (t *allocTxn) ownJob(key model.JobID) *jobAllocs {
 		j.counts = slices.Clone(old.counts)
 	}
 	t.jobs.ReplaceOrInsert(j)
+	t.jobsTouched = append(t.jobsTouched, key)
 	return j
 }
 
@@ -244,6 +250,7 @@ func (t *allocTxn) ownNode(id model.UUID) *nodeAllocs {
 		n.modified, n.changes, n.forgotten = old.modified, old.changes, old.forgotten
 	}
 	t.nodes.ReplaceOrInsert(n)
+	t.nodesTouched = append(t.nodesTouched, id)
 	return n
 }
 
@@ -288,6 +295,9 @@ func (t *allocTxn) update(id model.UUID, server bool, f func(*model.AllocRow)) b
 	held := !row.Terminal()
 	j.count(row, -1)
 	before := *row
+	if before.ModifyIndex != t.index {
+		t.touched = append(t.touched, p.place)
+	}
 	f(row)
 	row.ModifyIndex = t.index
 	if server {

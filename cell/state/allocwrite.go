@@ -87,6 +87,7 @@ func (t *Txn) ApplyPlan(c *PlanCommand) (down []model.UUID, err error) {
 			}
 		})
 	}
+	placed := &placing{place: place, extras: c.Extras, shared: shared, index: t.index, time: c.Time}
 	names := make(map[model.UUID]string)
 	for i := range place {
 		pl := &place[i]
@@ -104,17 +105,14 @@ func (t *Txn) ApplyPlan(c *PlanCommand) (down []model.UUID, err error) {
 			}
 			names[pl.NodeID] = name
 		}
-		extra := c.Extras[uint32(i)]
-		row := model.AllocRow{
-			ID: pl.ID, NodeID: pl.NodeID, Shared: shared[pl.Group], Extra: extra,
-			CreateIndex: t.index, ModifyIndex: t.index, AllocModifyIndex: t.index,
-			CreateTime: c.Time, ModifyTime: c.Time, Index: pl.Index,
-		}
+		row := placed.row(i)
+		next := row.ID
 		if rows.insert(row, name) {
 			counts.placed(&row)
+		} else {
+			pl.ID = model.UUID{}
 		}
-		if extra != nil && !extra.Previous.IsZero() {
-			next := pl.ID
+		if extra := row.Extra; extra != nil && !extra.Previous.IsZero() {
 			rows.update(extra.Previous, false, func(r *model.AllocRow) {
 				r.Extra = withExtra(r.Extra, func(x *model.AllocExtra) { x.Next = next })
 			})
@@ -123,7 +121,28 @@ func (t *Txn) ApplyPlan(c *PlanCommand) (down []model.UUID, err error) {
 	if err := counts.write(); err != nil {
 		return nil, err
 	}
+	t.placed = append(t.placed, placed)
 	return down, t.refreshStatus(p.JobKey)
+}
+
+// placing makes the rows of a plan's placements, for the table and again for
+// events: one plan may have tens of thousands.
+type placing struct {
+	// place are the placements; what was there already has the zero id.
+	place  model.Placements
+	extras map[uint32]*model.AllocExtra
+	shared []*model.AllocShared
+	index  uint64
+	time   int64
+}
+
+func (p *placing) row(i int) model.AllocRow {
+	pl := &p.place[i]
+	return model.AllocRow{
+		ID: pl.ID, NodeID: pl.NodeID, Shared: p.shared[pl.Group], Extra: p.extras[uint32(i)],
+		CreateIndex: p.index, ModifyIndex: p.index, AllocModifyIndex: p.index,
+		CreateTime: p.time, ModifyTime: p.time, Index: pl.Index,
+	}
 }
 
 // touch makes allocations unknown whose node is out of touch, and known again;

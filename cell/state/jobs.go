@@ -70,6 +70,9 @@ func NextVersion(old, job *model.Job, index uint64) *model.Job {
 		j.CreateIndex, j.Version = index, 0
 	} else {
 		j.CreateIndex = old.CreateIndex
+		// Whose child it is, and of what, is not for a new version to say.
+		j.ParentID, j.Dispatched = old.ParentID, old.Dispatched
+		j.DispatchIdempotencyToken, j.Payload = old.DispatchIdempotencyToken, old.Payload
 		if model.SameSpec(old, &j) {
 			j.Version, j.Stable, j.VersionTag = old.Version, old.Stable, old.VersionTag
 		} else {
@@ -123,6 +126,9 @@ func (t *Txn) putVersion(old *model.Job, j model.Job) (*model.Job, error) {
 	if err := t.putJob(&j); err != nil {
 		return nil, err
 	}
+	if err := t.scheduled(old, &j); err != nil {
+		return nil, err
+	}
 	return &j, t.refreshStatus(j.Key())
 }
 
@@ -145,7 +151,12 @@ func (t *Txn) trimVersions(j *model.Job) error {
 	return nil
 }
 
-func (t *Txn) putJob(j *model.Job) error { return t.insert(tableJobs, j) }
+func (t *Txn) putJob(j *model.Job) error {
+	if err := t.countChild(first[*model.Job](t.tx, nil, tableJobs, j.Namespace, j.ID), j); err != nil {
+		return err
+	}
+	return t.insert(tableJobs, j)
+}
 
 // StopJob marks a job stopped, as a new modification of its newest version; it
 // returns nil when there is no such job.
@@ -169,9 +180,14 @@ func (t *Txn) PurgeJob(key model.JobID) error {
 		}
 	}
 	if old := snap.Job(nil, key); old != nil {
-		t.dirty[tableJobs] = true
-		if err := t.tx.Delete(tableJobs, old); err != nil {
-			return fmt.Errorf("cannot purge job %q: %w", key.ID, err)
+		if err := t.delete(tableJobs, old); err != nil {
+			return err
+		}
+		if err := t.countChild(old, nil); err != nil {
+			return err
+		}
+		if err := t.forgetParent(old); err != nil {
+			return err
 		}
 	}
 	t.rows().dropJob(key)
@@ -183,7 +199,8 @@ func (t *Txn) PurgeJob(key model.JobID) error {
 
 // refreshStatus derives a job's status from its allocations and evaluations:
 // running as soon as an allocation is not terminal, dead when there is neither
-// work nor an open evaluation left, pending before.
+// work nor an open evaluation left, pending before. What runs as its children only
+// is running until it is stopped.
 func (t *Txn) refreshStatus(key model.JobID) error {
 	j := first[*model.Job](t.tx, nil, tableJobs, key.Namespace, key.ID)
 	if j == nil {
@@ -213,7 +230,7 @@ func (t *Txn) deriveStatus(j *model.Job) string {
 		// What still runs is on its way out: for its user the job is dead as
 		// soon as it was stopped, as Nomad shows it.
 		return model.JobStatusDead
-	case live:
+	case live || j.IsParent():
 		return model.JobStatusRunning
 	}
 	open := false
@@ -221,7 +238,9 @@ func (t *Txn) deriveStatus(j *model.Job) string {
 		open = true
 		break
 	}
-	if !open && placed {
+	// A child begins with an evaluation: one that found nothing to place leaves it
+	// with nothing to come.
+	if !open && (placed || j.ParentID != "") {
 		return model.JobStatusDead
 	}
 	return model.JobStatusPending
@@ -236,6 +255,28 @@ func (s *Snapshot) JobSummary(ws Watch, key model.JobID) *model.JobSummary {
 	return s.Summary(ws, j)
 }
 
+// watchedOne is how many rows are watched one by one: a watch of more than 32
+// channels costs goroutines.
+const watchedOne = 24
+
+// WatchSummaries adds to ws the counts of jobs' allocations: each job's, or when
+// those are many the whole table's.
+func (s *Snapshot) WatchSummaries(ws Watch, jobs iter.Seq[*model.Job]) {
+	if ws == nil {
+		return
+	}
+	few := make(Watch)
+	for j := range jobs {
+		if s.jobAllocs(few, j.Key()); len(few) > watchedOne {
+			s.watchAllocs(ws)
+			return
+		}
+	}
+	for c := range few {
+		ws.Add(c)
+	}
+}
+
 // Summary counts the allocations of j.
 func (s *Snapshot) Summary(ws Watch, j *model.Job) *model.JobSummary {
 	out := &model.JobSummary{
@@ -244,6 +285,11 @@ func (s *Snapshot) Summary(ws Watch, j *model.Job) *model.JobSummary {
 	}
 	for _, g := range j.TaskGroups {
 		out.Summary[g.Name] = model.TaskGroupSummary{}
+	}
+	if j.IsParent() {
+		if p := s.Parent(ws, j.Key()); p != nil {
+			*out.Children, out.ModifyIndex = p.Children, max(out.ModifyIndex, p.ModifyIndex)
+		}
 	}
 	ja := s.jobAllocs(ws, j.Key())
 	if ja != nil && ja.incarnation == j.CreateIndex {

@@ -144,5 +144,7 @@ func (t *Txn) delete(table string, row any) error {
 	if err := t.tx.Delete(table, row); err != nil {
 		return fmt.Errorf("cannot write table %s: %w", table, err)
 	}
+	t.noteGone(table, row)
+	t.noteTouched(table, row)
 	return nil
 }

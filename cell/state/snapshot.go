@@ -33,6 +33,8 @@ const (
 	recRequest    byte = 14
 	recAutopilot  byte = 15
 	recDeployment byte = 16
+	recParent     byte = 17
+	recScheduler  byte = 18
 	recCapacity   byte = 19
 	recNamespace  byte = 25
 	recScaling    byte = 30

@@ -109,14 +109,18 @@ func filled(t testing.TB) (s *Store, j *model.Job, nodes []model.UUID) {
 	write(t, s, 10, func(tx *Txn) error {
 		return tx.addDeployment(&model.Deployment{ID: model.NewUUID(nil).String(), Namespace: "default", JobID: "a", Status: model.DeploymentRunning})
 	})
+	write(t, s, 10, func(tx *Txn) error { return tx.SetLaunched(j.Key(), time.Unix(7, 0)) })
 	write(t, s, 10, func(tx *Txn) error { return tx.SetAutopilotConfig(model.DefaultAutopilot()) })
 	write(t, s, 10, func(tx *Txn) error {
 		_, err := tx.UpsertNamespace(&model.Namespace{Name: "team"})
 		return err
 	})
 	write(t, s, 10, func(tx *Txn) error { return tx.AddScalingEvent(j.Key(), "web", model.ScalingEvent{Message: "more"}) })
-	write(t, s, 11, func(tx *Txn) error {
+	write(t, s, 10, func(tx *Txn) error {
 		return tx.PutRollout(&model.Rollout{Namespace: "default", JobID: "a", Open: 1, Won: &model.Proposal{ID: "p", Job: j}, Shares: []model.Share{{Region: "us", Seq: 1}}})
+	})
+	write(t, s, 10, func(tx *Txn) error {
+		return tx.SetSchedulerConfig(model.SchedulerConfig{SchedulerAlgorithm: model.AlgorithmSpread, PauseEvalBroker: true})
 	})
 	return s, j, nodes
 }
@@ -142,7 +146,7 @@ func dump(t testing.TB, s *Snapshot, nodes []model.UUID) string {
 	}
 	rows, jobModified := s.AllocsOfJob(nil, model.JobID{Namespace: "default", ID: "a"})
 	b, err := wire.Encode([]any{
-		s.Index(), s.Cell(nil), s.AutopilotConfig(nil), slices.Collect(s.Jobs(nil, "*", "")), s.JobVersions(nil, model.JobID{Namespace: "default", ID: "a"}),
+		s.Index(), s.Cell(nil), s.AutopilotConfig(nil), s.SchedulerConfig(nil), slices.Collect(s.Jobs(nil, "*", "")), s.JobVersions(nil, model.JobID{Namespace: "default", ID: "a"}),
 		slices.Collect(s.Nodes(nil, "")), slices.Collect(s.Evals(nil, "")), allocs, loads, ids(rows), jobModified,
 		s.JobSummary(nil, model.JobID{Namespace: "default", ID: "a"}),
 		s.JobsIndex(), s.NodesIndex(), s.EvalsIndex(), s.AllocsIndex(), s.Capacities(nil),
@@ -288,7 +292,7 @@ func TestAPlanAppliedTwicePlacesOnce(t *testing.T) {
 	p := place(j, nodes, 5, nil)
 	write(t, s, 10, func(tx *Txn) error { return applyPlan(tx, p) })
 	n, load := s.Snapshot().AllocCount(), fmt.Sprint(s.Snapshot().Load(nodes[0]))
-	write(t, s, 11, func(tx *Txn) error { return applyPlan(tx, p) })
+	write(t, s, 10, func(tx *Txn) error { return applyPlan(tx, p) })
 	if got := s.Snapshot().AllocCount(); got != n {
 		t.Errorf("%d allocations, want %d", got, n)
 	}
@@ -312,7 +316,7 @@ func TestAWatchWakesOnlyWhomItConcerns(t *testing.T) {
 	s, j, nodes := filled(t)
 	other, otherID := node("idle")
 	write(t, s, 10, func(tx *Txn) error { return tx.UpsertNode(other, 1) })
-	write(t, s, 11, func(tx *Txn) error { _, err := tx.UpsertJob(job("b")); return err })
+	write(t, s, 10, func(tx *Txn) error { _, err := tx.UpsertJob(job("b")); return err })
 	snap := s.Snapshot()
 	watches := map[string]Watch{}
 	for _, name := range []string{"node0", "idle node", "job a", "job b", "all"} {

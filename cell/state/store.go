@@ -15,6 +15,10 @@ type Store struct {
 	Build string
 	// retired is closed by Retire.
 	retired chan struct{}
+	// log is what events are made of.
+	log changeLog
+	// touched is what summaries are made of.
+	touched touchLog
 }
 
 // New returns an empty store.
@@ -51,6 +55,13 @@ type Txn struct {
 	index  uint64
 	before *allocTable
 	dirty  map[string]bool
+	// rowsChanged, placed, cause and size are for events.
+	rowsChanged []any
+	placed      []*placing
+	cause       string
+	size        int
+	// rowsTouched are rows written or deleted, for summaries.
+	rowsTouched []any
 }
 
 // Write runs f as one transaction at a Raft index. An error of f leaves the
@@ -68,11 +79,11 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 		return err
 	}
 	var woken []*lazyChan
+	table := before
 	if t.allocs != nil {
 		if err := t.freed(t.allocs.freed); err != nil {
 			return err
 		}
-		var table *allocTable
 		table, woken = t.allocs.publish()
 		if err := tx.Insert(tableAllocs, &allocRoot{table: table}); err != nil {
 			return err
@@ -91,6 +102,10 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 	for _, w := range woken {
 		w.replaced()
 	}
+	if c := t.changes(table); c != nil {
+		s.log.add(c)
+	}
+	s.touched.wrote(t)
 	return nil
 }
 
@@ -120,6 +135,8 @@ func (t *Txn) insert(table string, row any) error {
 	if err := t.tx.Insert(table, row); err != nil {
 		return fmt.Errorf("cannot write table %s: %w", table, err)
 	}
+	t.noteRow(table, row)
+	t.noteTouched(table, row)
 	return nil
 }
 

@@ -52,6 +52,8 @@ const (
 	tableNamespaces  = "namespaces"
 	tableScaling     = "job_scaling"
 	tableRollouts    = "rollouts"
+	tableParents     = "parents"
+	tableScheduler   = "scheduler_config"
 	// last is the index row of any change.
 	last = ""
 
@@ -66,6 +68,10 @@ const (
 	byOpen = "open"
 	// byType finds the jobs that run on every node when a node comes.
 	byType = "type"
+	// byLaunch finds the jobs that are launched at times, byToken the children
+	// that were dispatched for a token.
+	byLaunch = "launch"
+	byToken  = "token"
 )
 
 // tables are all but that of allocations, in the order in which they stand in
@@ -74,7 +80,9 @@ var tables = []table{
 	tableOf[Cell](tableCell, recCell, singleton{}),
 	tableOf[indexRow](tableIndexes, recIndex, byText[*indexRow](func(r *indexRow) string { return r.Table })),
 	tableOf[model.Job](tableJobs, recJob, fields("Namespace", "ID"),
-		&memdb.IndexSchema{Name: byType, Indexer: byText[*model.Job](func(j *model.Job) string { return j.Type })}),
+		&memdb.IndexSchema{Name: byType, Indexer: byText[*model.Job](func(j *model.Job) string { return j.Type })},
+		&memdb.IndexSchema{Name: byLaunch, AllowMissing: true, Indexer: some[*model.Job](launched)},
+		&memdb.IndexSchema{Name: byToken, AllowMissing: true, Indexer: some[*model.Job](dispatched)}),
 	tableOf[model.Job](tableVersions, recJobVersion, fields("Namespace", "ID", "Version")),
 	tableOf[model.Node](tableNodes, recNode, fields("ID"),
 		&memdb.IndexSchema{Name: byClass, Indexer: byText[*model.Node](func(n *model.Node) string { return n.ComputedClass })}),
@@ -91,8 +99,10 @@ var tables = []table{
 	tableOf[model.Namespace](tableNamespaces, recNamespace, fields("Name")),
 	tableOf[model.JobScaling](tableScaling, recScaling, fields("Namespace", "JobID")),
 	tableOf[model.Rollout](tableRollouts, recRollout, fields("Namespace", "JobID")),
+	tableOf[Parent](tableParents, recParent, fields("Namespace", "ID")),
 	requestsTable(),
 	tableOf[model.AutopilotConfig](tableAutopilot, recAutopilot, singleton{}),
+	tableOf[model.SchedulerConfig](tableScheduler, recScheduler, singleton{}),
 }
 
 // indexed are the names of index rows that a change may write, in this order,
@@ -159,4 +169,23 @@ func (byText[T]) FromArgs(args ...any) ([]byte, error) {
 
 func (f byText[T]) FromObject(row any) (bool, []byte, error) {
 	return true, []byte(f(row.(T)) + "\x00"), nil
+}
+
+// some indexes those rows that have texts to be found by.
+type some[T any] func(T) []string
+
+func (some[T]) FromArgs(args ...any) ([]byte, error) {
+	var key []byte
+	for _, a := range args {
+		key = append(append(key, a.(string)...), 0)
+	}
+	return key, nil
+}
+
+func (f some[T]) FromObject(row any) (bool, []byte, error) {
+	var key []byte
+	for _, text := range f(row.(T)) {
+		key = append(append(key, text...), 0)
+	}
+	return key != nil, key, nil
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +35,7 @@ func jobPlanCommand() *cobra.Command {
 	p.in.flags(c)
 	f := c.Flags()
 	f.BoolVar(&p.diff, "diff", true, "show what differs from the job as it is")
+	f.StringVar(&p.without, "without", "", "plan a multi-region job as if `REGION` were lost: the others take over its share")
 	f.BoolVar(&p.override, "policy-override", false, "not supported")
 	f.BoolVar(&p.verbose, "verbose", false, "show what is within things that are new or gone")
 	return c
@@ -52,6 +56,7 @@ type jobPlan struct {
 	meta
 	in             jobInput
 	diff, override bool
+	without        string
 }
 
 func (p *jobPlan) run(c *cobra.Command, file string) error {
@@ -61,6 +66,12 @@ func (p *jobPlan) run(c *cobra.Command, file string) error {
 	job, err := p.in.read(c, file)
 	if err != nil {
 		return err
+	}
+	switch {
+	case p.in.job.Multiregional():
+		return p.everywhere(c, job, file)
+	case p.without != "":
+		return fmt.Errorf("-without %q is about multi-region jobs, and job %q is none", p.without, p.in.job.ID)
 	}
 	client, err := p.client()
 	if err != nil {
@@ -83,6 +94,48 @@ func (p *jobPlan) run(c *cobra.Command, file string) error {
 	}
 	fmt.Fprintf(w, "\nJob Modify Index: %d\nTo submit the job only if it is still at this index:\n\n%s\n", plan.JobModifyIndex, p.hint(plan.JobModifyIndex, file))
 	if changes(plan) {
+		return exitCode(1)
+	}
+	return nil
+}
+
+// everywhere shows the plans of all regions of a multi-region job.
+func (p *jobPlan) everywhere(c *cobra.Command, job *api.Job, file string) error {
+	asked := cmp.Or(p.region, env("REGION"))
+	plans, err := p.federation().Plan(context.Background(), p.in.job, asked, p.without, p.diff)
+	if err != nil {
+		return err
+	}
+	w := c.OutOrStdout()
+	changed, silent := false, false
+	for _, of := range plans {
+		fmt.Fprintf(w, "Region %q:\n\n", of.Region)
+		if silent = silent || of.Plan == nil; of.Plan == nil {
+			fmt.Fprintf(w, "No plan: %s\n\n", of.Error)
+			continue
+		}
+		// The printers know the official client's types.
+		b, err := json.Marshal(of.Plan)
+		if err != nil {
+			return err
+		}
+		plan := new(api.JobPlanResponse)
+		if err := json.Unmarshal(b, plan); err != nil {
+			return err
+		}
+		if plan.Diff != nil {
+			(&diffPrinter{w, p.verbose}).job(plan.Diff)
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintln(w, "Scheduler dry-run:")
+		showDryRun(w, job, plan, of.Plan.Index)
+		fmt.Fprintln(w)
+		changed = changed || changes(plan)
+	}
+	switch {
+	case silent:
+		return planFailed
+	case changed:
 		return exitCode(1)
 	}
 	return nil

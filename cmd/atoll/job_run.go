@@ -84,6 +84,9 @@ func submit(c *cobra.Command, m *meta, job *api.Job, opts *api.RegisterOptions, 
 		if resp.EvalID != "" {
 			fmt.Fprintln(c.OutOrStdout(), "Evaluation ID: "+resp.EvalID)
 		}
+		if next := nextLaunch(job); next != "" {
+			fmt.Fprintln(c.OutOrStdout(), "Approximate next launch time: "+next)
+		}
 		return nil
 	}
 	return (&monitor{meta: m, client: client, out: c.OutOrStdout(), query: query}).follow(c, resp.EvalID)

@@ -26,6 +26,9 @@ func jobStatusCommand() *cobra.Command {
 				prefix = args[0]
 			}
 			if m.all() {
+				if shown, err := showShares(c, &m, prefix); shown || err != nil {
+					return err
+				}
 				return jobsOfAllRegions(c, &m, prefix)
 			}
 			client, err := m.client()
@@ -88,7 +91,7 @@ func listJobs(w io.Writer, m *meta, client *api.Client) error {
 		if all {
 			name += "|" + cell(j.Namespace)
 		}
-		rows = append(rows, fmt.Sprintf("%s|%s|%d|%s|%s", name, j.Type, j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
+		rows = append(rows, fmt.Sprintf("%s|%s|%d|%s|%s", name, jobType(j.Type, j.Periodic, j.ParameterizedJob), j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
 	}
 	fmt.Fprintln(w, list(rows))
 	return nil
@@ -112,7 +115,7 @@ func jobsOfAllRegions(c *cobra.Command, m *meta, prefix string) error {
 	}
 	rows := []string{"Region|ID|Type|Priority|Status|Submit Date"}
 	for _, j := range jobs {
-		rows = append(rows, fmt.Sprintf("%s|%s|%s|%d|%s|%s", j.Region, cell(j.ID), j.Type, j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
+		rows = append(rows, fmt.Sprintf("%s|%s|%s|%d|%s|%s", j.Region, cell(j.ID), jobType(j.Type, j.Periodic, j.ParameterizedJob), j.Priority, jobState(j.Status, j.Stop), date(j.SubmitTime)))
 	}
 	silent := slices.ContainsFunc(answers, func(a model.RegionAnswer) bool { return a.Freshness == model.Unreachable })
 	switch {
@@ -144,6 +147,17 @@ func showAnswers(w io.Writer, answers []model.RegionAnswer) {
 	fmt.Fprintln(w, list(rows))
 }
 
+// jobType is a job's type, with what makes it one that runs as its children.
+func jobType(of string, periodic, parameterized bool) string {
+	if periodic {
+		of += "/periodic"
+	}
+	if parameterized {
+		of += "/parameterized"
+	}
+	return of
+}
+
 func showJob(w io.Writer, m *meta, client *api.Client, id string) error {
 	job, _, err := client.Jobs().Info(id, nil)
 	if err != nil {
@@ -152,14 +166,22 @@ func showJob(w io.Writer, m *meta, client *api.Client, id string) error {
 	if m.json {
 		return printJSON(w, job)
 	}
-	fmt.Fprintln(w, pairs([]string{
+	about := []string{
 		"ID|" + cell(deref(job.ID)), "Name|" + cell(deref(job.Name)), "Submit Date|" + date(deref(job.SubmitTime)), "Type|" + deref(job.Type),
 		fmt.Sprintf("Priority|%d", deref(job.Priority)), "Datacenters|" + strings.Join(job.Datacenters, ","), "Namespace|" + deref(job.Namespace),
-		"Node Pool|" + deref(job.NodePool), "Status|" + jobState(deref(job.Status), deref(job.Stop)), "Periodic|false", "Parameterized|false",
-	}))
+		"Node Pool|" + deref(job.NodePool), "Status|" + jobState(deref(job.Status), deref(job.Stop)),
+		fmt.Sprintf("Periodic|%t", job.IsPeriodic()), fmt.Sprintf("Parameterized|%t", job.IsParameterized()),
+	}
+	if next := nextLaunch(job); next != "" {
+		about = append(about, "Next Periodic Launch|"+next)
+	}
+	fmt.Fprintln(w, pairs(about))
 	summary, _, err := client.Jobs().Summary(id, nil)
 	if err != nil {
 		return err
+	}
+	if job.IsPeriodic() || job.IsParameterized() {
+		return showChildren(w, client, job, summary)
 	}
 	fmt.Fprintln(w, title("Summary"))
 	rows := []string{"Task Group|Queued|Starting|Running|Failed|Complete|Lost|Unknown"}

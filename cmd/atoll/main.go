@@ -62,7 +62,9 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		agentCommand(), devCommand(), versionCommand(),
 		group("job", "Submit, look at and stop jobs", jobRunCommand(), jobStatusCommand(), jobStopCommand(), jobInspectCommand(),
-			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand(), jobPlanCommand(), jobScaleCommand()),
+			jobHistoryCommand(), jobPromoteCommand(), jobRevertCommand(), jobPlanCommand(), jobScaleCommand(),
+			jobDispatchCommand(),
+			group("periodic", "Launch periodic jobs", jobPeriodicForceCommand())),
 		group("deployment", "Look at deployments, and steer them", deploymentListCommand(), deploymentStatusCommand(), deploymentPromoteCommand(),
 			deploymentFailCommand(), deploymentPauseCommand(), deploymentResumeCommand(), deploymentUnblockCommand()),
 		group("namespace", "Make, look at and delete namespaces", namespaceApplyCommand(), namespaceDeleteCommand(), namespaceInspectCommand(),
@@ -73,11 +75,12 @@ func newRoot() *cobra.Command {
 		group("alloc", "Look at allocations, and stop them", allocStatusCommand(), allocLogsCommand(), allocStopCommand()),
 		group("eval", "Look at evaluations and delete them", evalListCommand(), evalStatusCommand(), evalDeleteCommand()),
 		group("server", "Look at servers, join them and declare them gone", serverMembersCommand(), serverJoinCommand(), serverForceLeaveCommand()),
-		group("region", "Look at regions", regionListCommand(), regionAcceptCommand(), regionForgetCommand()),
+		group("region", "Look at regions", regionListCommand(), regionStatusCommand(), regionAcceptCommand(), regionForgetCommand()),
 		group("operator", "Tend a region's servers",
 			group("raft", "Look at and change the members of a region's cell", raftListPeersCommand(), raftRemovePeerCommand(), raftTransferCommand()),
 			group("snapshot", "Save, look at and restore the state of a region", snapshotSaveCommand(), snapshotInspectCommand(), snapshotRestoreCommand()),
-			group("autopilot", "How a cell's leader tends its servers", autopilotGetCommand(), autopilotSetCommand(), autopilotHealthCommand())),
+			group("autopilot", "How a cell's leader tends its servers", autopilotGetCommand(), autopilotSetCommand(), autopilotHealthCommand()),
+			group("scheduler", "How a region's work is placed, and whether any is", schedulerGetCommand(), schedulerSetCommand())),
 	)
 	root.AddCommand(group("system", "Tend a region's state", systemGCCommand(),
 		group("reconcile", "Set right what a region's state sums up", systemReconcileCommand())))

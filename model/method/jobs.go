@@ -3,8 +3,12 @@ package method
 import "atoll/model"
 
 var (
-	JobRegister    = write[JobRegisterRequest, JobRegisterResponse]("Job.Register")
-	JobDeregister  = write[JobDeregisterRequest, JobDeregisterResponse]("Job.Deregister")
+	JobRegister   = write[JobRegisterRequest, JobRegisterResponse]("Job.Register")
+	JobDeregister = write[JobDeregisterRequest, JobDeregisterResponse]("Job.Deregister")
+	JobDispatch   = write[JobDispatchRequest, JobDispatchResponse]("Job.Dispatch")
+	// JobPeriodicForce launches a periodic job now.
+	JobPeriodicForce = write[JobPeriodicForceRequest, JobPeriodicForceResponse]("Job.PeriodicForce")
+
 	JobGet         = read[JobRequest, JobResponse]("Job.Get")
 	JobList        = read[ListRequest, JobListResponse]("Job.List")
 	JobSummary     = read[JobRequest, JobSummaryResponse]("Job.Summary")
@@ -47,6 +51,32 @@ type (
 		EvalID          string
 		EvalCreateIndex uint64
 		JobModifyIndex  uint64
+		Index           uint64
+	}
+	// JobDispatchRequest makes a child of a parameterized job. IdempotencyToken,
+	// unlike the call's request id, stands for the child as long as there is one,
+	// whatever else is asked for.
+	JobDispatchRequest struct {
+		Namespace, JobID string
+		Payload          []byte
+		Meta             map[string]string
+		IdPrefixTemplate string
+		Priority         int
+		IdempotencyToken string
+	}
+	// JobDispatchResponse has no evaluation when the child was there already, or
+	// is itself launched at times.
+	JobDispatchResponse struct {
+		DispatchedJobID string
+		EvalID          string
+		EvalCreateIndex uint64
+		JobCreateIndex  uint64
+		Index           uint64
+	}
+	JobPeriodicForceRequest  struct{ Namespace, JobID string }
+	JobPeriodicForceResponse struct {
+		EvalID          string
+		EvalCreateIndex uint64
 		Index           uint64
 	}
 	JobRequest struct {

@@ -1,6 +1,9 @@
 package method
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // Query is what every read carries.
 type Query struct {
@@ -30,6 +33,29 @@ type Meta struct {
 	LastContact time.Duration
 	KnownLeader bool
 	NextToken   string
+	// Encoding, when not nil, is shared with others in this process who are
+	// answered the same. It does not travel.
+	Encoding *Encoding `codec:"-" json:"-"`
+}
+
+// Encoding is an answer's, made once for all who are answered the same. The
+// zero value is not made yet.
+type Encoding struct {
+	plain, zipped sync.Once
+	body          [2][]byte
+}
+
+// Plain returns the encoding, which encode makes, and Zipped its compressed
+// form.
+func (e *Encoding) Plain(encode func() []byte) []byte {
+	e.plain.Do(func() { e.body[0] = encode() })
+	return e.body[0]
+}
+
+// Zipped is as Plain.
+func (e *Encoding) Zipped(encode func() []byte) []byte {
+	e.zipped.Do(func() { e.body[1] = encode() })
+	return e.body[1]
 }
 
 // Empty is the request or reply with nothing in it.

@@ -11,6 +11,9 @@ var (
 	RolloutVote = report[RolloutVoteRequest, RolloutVoteResponse]("Rollout.Vote")
 	// RolloutRoom asks how many more of a job would fit in a region.
 	RolloutRoom = Method[RolloutRoomRequest, RolloutRoomResponse]{Spec{Name: "Rollout.Room", Place: AtLeader}}
+	// RolloutPlan asks what a submit of a multi-region job would do in each of its
+	// regions. It changes nothing.
+	RolloutPlan = Method[RolloutPlanRequest, RolloutPlanResponse]{Spec{Name: "Rollout.Plan", Place: AtLeader}}
 	// RolloutGet reads what a region knows of a job's rollout.
 	RolloutGet = read[JobRequest, RolloutResponse]("Rollout.Get")
 
@@ -59,6 +62,20 @@ type (
 		Count  int
 	}
 	RolloutRoomResponse struct{ Room int }
+
+	// RolloutPlanRequest asks for a submit of Job or, unless Without is "", for
+	// what the other regions could do if that one were lost: then they take over
+	// what it would have run.
+	RolloutPlanRequest struct {
+		Job     *model.Job
+		Diff    bool
+		Without string
+	}
+	RolloutPlanResponse struct {
+		Version uint64
+		// Regions are in the order of the job's.
+		Regions []RegionPlan
+	}
 
 	RolloutResponse struct {
 		Meta

@@ -98,8 +98,9 @@ type Broker struct {
 	failing    []*item
 	// wake is closed and replaced when ready or delayed changed.
 	wake chan struct{}
-	// over says that the term is.
-	over bool
+	// over says that the term is; paused that the scheduler configuration has
+	// nothing handed out. What is out then goes on.
+	over, paused bool
 }
 
 type stage uint8
@@ -202,7 +203,9 @@ func (b *Broker) read(ws state.Watch) {
 	// pending in the snapshot, and is not taken for a new evaluation.
 	snap := b.cfg.Snapshot()
 	seen := make(map[string]bool)
-	changed := false
+	paused := snap.SchedulerConfig(ws).PauseEvalBroker
+	changed := paused != b.paused
+	b.paused = paused
 	for e := range snap.EvalsByStatus(ws, model.EvalPending) {
 		seen[e.ID] = true
 		if b.items[e.ID] != nil {

@@ -204,7 +204,7 @@ func TestAJobHasOneInFlightAndOnlyTheNewestComesAfterIt(t *testing.T) {
 			}
 		}
 		w.done(pile[4], last)
-		w.wantNone(time.Hour)
+		w.wantNone(DefaultTimeout / 4)
 	})
 }
 
@@ -258,7 +258,7 @@ func TestAFailingEvaluationComesAgainLaterAndLaterAndThenFails(t *testing.T) {
 			}
 			w.broker.Nack(delivery, fmt.Errorf("no luck at try %d", try))
 		}
-		w.wantNone(time.Hour)
+		w.wantNone(DefaultTimeout / 4)
 		if got := w.store.Snapshot().Eval(nil, e.ID); got.Status != model.EvalFailed || tries != 3 {
 			t.Errorf("%s after %d writes", got.Status, tries)
 		}
@@ -286,7 +286,7 @@ func TestAWorkerThatHangsLosesItsEvaluation(t *testing.T) {
 		if err := w.finish(e, delivery); err != nil {
 			t.Error(err)
 		}
-		w.wantNone(time.Hour)
+		w.wantNone(DefaultTimeout / 4)
 	})
 }
 
@@ -361,7 +361,7 @@ func TestTheTermsEndEndsDeliveries(t *testing.T) {
 		if err := w.finish(e, delivery); !errors.Is(err, ErrOver) {
 			t.Errorf("written after the term: %v", err)
 		}
-		w.wantNone(time.Hour)
+		w.wantNone(DefaultTimeout / 4)
 	})
 }
 
@@ -440,4 +440,33 @@ func TestWorkersOfAllSorts(t *testing.T) {
 			workers.Wait()
 		})
 	}
+}
+
+func TestAPausedBrokerHandsNothingOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		pause := func(paused bool) {
+			w.write(func(tx *state.Txn) error {
+				c := model.DefaultSchedulerConfig()
+				c.PauseEvalBroker = paused
+				return tx.SetSchedulerConfig(c)
+			})
+			synctest.Wait()
+			time.Sleep(2 * settle)
+			synctest.Wait()
+		}
+		first, second := pending("a"), pending("b", func(e *model.Evaluation) { e.Priority = 40 })
+		w.put(first, second)
+		delivery := w.want(first, time.Second)
+		pause(true)
+		w.wantNone(DefaultTimeout / 4)
+		third := pending("c")
+		w.put(third)
+		w.wantNone(DefaultTimeout / 4)
+		// What was out goes on, and may be written.
+		w.done(first, delivery)
+		pause(false)
+		w.want(third, time.Second)
+		w.want(second, time.Second)
+	})
 }

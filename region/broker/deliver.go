@@ -41,7 +41,7 @@ func (b *Broker) Dequeue(ctx context.Context) (e *model.Evaluation, delivery uin
 func (b *Broker) take() (e *model.Evaluation, delivery uint64, wake <-chan struct{}, due time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.over {
+	if b.over || b.paused {
 		return nil, 0, b.wake, due
 	}
 	now := b.cfg.Clock.Now()

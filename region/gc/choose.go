@@ -95,14 +95,14 @@ func choose(snap *state.Snapshot, unneeded Unneeded, t Thresholds, now time.Time
 }
 
 // final reports whether a job is over for good: stopped, or of a sort that ends.
-// Parents of other jobs only seem dead.
+// One that runs as its children is dead only once it is stopped; they go as any
+// other job does, with their parent or without.
 func final(j *model.Job) bool {
 	if j.Status != model.JobStatusDead {
 		return false
 	}
-	parent := j.ParentID == "" && (len(j.Periodic) > 0 || len(j.ParameterizedJob) > 0)
 	ends := j.Type == model.JobTypeBatch || j.Type == model.JobTypeSysBatch
-	return j.Stop || ends && !parent
+	return j.Stop || ends
 }
 
 // over reports whether the threshold has passed since a time in Unix

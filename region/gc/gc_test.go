@@ -81,6 +81,12 @@ func (r *region) say(id, status string) {
 	}
 }
 
+func (r *region) launchAndWork(id string) string {
+	child := r.launch(id)
+	r.work()
+	return child
+}
+
 func (r *region) stop(id string) {
 	key := model.JobID{Namespace: model.DefaultNamespace, ID: id}
 	r.write(func(tx *state.Txn) error { _, err := tx.StopJob(key); return err })
@@ -186,6 +192,41 @@ func TestWhatIsKeptAndForHowLong(t *testing.T) {
 			{239 * time.Minute, "1 evals of j, 1 nodes, 2 allocs of j, job j"},
 			{241 * time.Minute, "1 nodes"},
 		},
+		forced: "1 nodes",
+	}, {
+		name: "a parent stays until it is stopped, its children go when they are done",
+		do: func(r *region) {
+			r.parent("p")
+			r.say(r.launchAndWork("p"), model.AllocClientComplete)
+		},
+		steps: []step{
+			{239 * time.Minute, "1 allocs of p/periodic-1767225600, 1 evals of p/periodic-1767225600, 1 nodes, job p, job p/periodic-1767225600"},
+			{241 * time.Minute, "1 nodes, job p"},
+			{1000 * time.Hour, "1 nodes, job p"},
+		},
+		forced: "1 nodes, job p",
+	}, {
+		name: "a stopped parent goes, and not with a child that runs",
+		do: func(r *region) {
+			r.parent("p")
+			r.launchAndWork("p")
+			r.now = r.now.Add(100 * time.Hour)
+			r.stop("p")
+		},
+		steps: []step{
+			{239 * time.Minute, "1 allocs of p/periodic-1767225600, 1 evals of p, 1 evals of p/periodic-1767225600, 1 nodes, job p, job p/periodic-1767225600"},
+			{241 * time.Minute, "1 allocs of p/periodic-1767225600, 1 evals of p/periodic-1767225600, 1 nodes, job p/periodic-1767225600"},
+		},
+		forced: "1 allocs of p/periodic-1767225600, 1 evals of p/periodic-1767225600, 1 nodes, job p/periodic-1767225600",
+	}, {
+		name: "a child outlives its parent no longer than it runs",
+		do: func(r *region) {
+			r.parent("p")
+			id := r.launchAndWork("p")
+			r.write(func(tx *state.Txn) error { return tx.PurgeJob(model.JobID{Namespace: model.DefaultNamespace, ID: "p"}) })
+			r.say(id, model.AllocClientComplete)
+		},
+		steps:  []step{{241 * time.Minute, "1 nodes"}},
 		forced: "1 nodes",
 	}, {
 		name: "what a purged job leaves goes by its own threshold",

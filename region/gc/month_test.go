@@ -147,6 +147,35 @@ func (r *region) register(id, jobType string, count int, lasts time.Duration, ru
 	r.eval(j.Key(), model.TriggerJobRegister)
 }
 
+// parent registers a job that is launched every hour.
+func (r *region) parent(id string) {
+	j := &model.Job{
+		ID: id, Type: model.JobTypeBatch, SubmitTime: r.now.UnixNano(), Periodic: &model.PeriodicConfig{Enabled: true, Spec: "@hourly"},
+		TaskGroups: []*model.TaskGroup{{
+			Name: "g", Count: 1, EphemeralDisk: &model.EphemeralDisk{SizeMB: 10},
+			Tasks: []*model.Task{{Name: "t", Driver: "mock", Resources: &model.Resources{CPU: 100, MemoryMB: 100}}},
+		}},
+	}
+	j.Canonicalize()
+	r.write(func(tx *state.Txn) error { _, err := tx.UpsertJob(j); return err })
+}
+
+// launch launches a child of a job, and returns its id.
+func (r *region) launch(id string) string {
+	key := model.JobID{Namespace: model.DefaultNamespace, ID: id}
+	child := r.store.Snapshot().Job(nil, key).LaunchedAt(r.now, r.now.UnixNano())
+	r.made["jobs"]++
+	r.write(func(tx *state.Txn) error {
+		if err := tx.SetLaunched(key, r.now); err != nil {
+			return err
+		}
+		_, err := tx.UpsertJob(child)
+		return err
+	})
+	r.eval(child.Key(), model.TriggerPeriodicJob)
+	return child.ID
+}
+
 // work is what workers do until nothing is pending.
 func (r *region) work() {
 	for {
@@ -269,7 +298,9 @@ func (r *region) hour(h int) {
 		r.register("always", model.JobTypeService, 50, forGood, "v0")
 		r.register("crashes", model.JobTypeService, 3, forGood, "")
 		r.register("nowhere", model.JobTypeService, 3, forGood, "nowhere")
+		r.parent("hourly")
 	}
+	r.launch("hourly")
 	if h%6 == 5 {
 		var ready []string
 		for n := range r.store.Snapshot().Nodes(nil, "") {
@@ -357,6 +388,7 @@ func TestTheStateDoesNotGrowWithTime(t *testing.T) {
 		}
 	}
 	r.wellServed()
+	r.counted()
 	r.restored()
 }
 
@@ -377,6 +409,25 @@ func (r *region) wellServed() {
 		if len(live) < j.TaskGroups[0].Count {
 			r.t.Errorf("job %s runs as %v, of %d", j.ID, slices.Sorted(maps.Keys(live)), j.TaskGroups[0].Count)
 		}
+	}
+}
+
+// counted fails unless a parent's children are counted as they are stored.
+func (r *region) counted() {
+	snap := r.store.Snapshot()
+	var want model.JobChildrenSummary
+	for j := range snap.Jobs(nil, model.DefaultNamespace, "hourly/") {
+		switch j.Status {
+		case model.JobStatusPending:
+			want.Pending++
+		case model.JobStatusRunning:
+			want.Running++
+		case model.JobStatusDead:
+			want.Dead++
+		}
+	}
+	if got := snap.Parent(nil, model.JobID{Namespace: model.DefaultNamespace, ID: "hourly"}).Children; got != want || want.Dead == 0 {
+		r.t.Errorf("the children are counted as %+v, and are %+v", got, want)
 	}
 }
 

@@ -50,6 +50,9 @@ const (
 	// lost is for how long a region is out of reach before on_unreachable is
 	// applied to it: longer than an election, or the restart of its servers.
 	lost = 10 * time.Second
+	// kept is how long a region remembers a job that was stopped everywhere and
+	// purged here: until the others have heard so.
+	kept = 5 * calm
 )
 
 type loop struct {
@@ -83,7 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 		open, acted := false, false
 		for r := range snap.Rollouts(ws) {
 			acted = l.act(ctx, snap, ws, r) || acted
-			open = open || !r.Settled()
+			open = open || !r.Settled() || ended(r)
 			l.hire(ctx, r)
 		}
 		if acted {
@@ -120,9 +123,14 @@ func (l *loop) act(ctx context.Context, snap *state.Snapshot, ws state.Watch, r 
 	return false
 }
 
+// ended reports whether a job was stopped in all its regions.
+func ended(r *model.Rollout) bool {
+	return r.Won != nil && r.Won.Job.Stop && r.Settled()
+}
+
 // step is what to do about a rollout: a command and its body, or nothing.
 func (l *loop) step(snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cell.Command, any) {
-	if r.Won != nil && r.Won.Job.Stop && r.Settled() && snap.Job(ws, r.Key()) == nil {
+	if mine := r.Share(l.Region); mine != nil && ended(r) && snap.Job(ws, r.Key()) == nil && l.Clock.Now().Sub(time.Unix(0, mine.Time)) >= kept {
 		return cell.CmdRolloutForget, &cell.RolloutForget{Key: r.Key(), Version: r.Won.Version}
 	}
 	if p := r.Accepted; p != nil && p.Judge([]string{l.Region}, nil) == model.VerdictWon {
@@ -206,8 +214,11 @@ func look(snap *state.Snapshot, ws state.Watch, r *model.Rollout, mine *model.Sh
 	case mine.State == model.SharePending:
 	case d == nil:
 		// Nothing is deployed step by step: it is done once it was scheduled.
-		e := snap.Eval(ws, mine.EvalID)
-		out.Done = e == nil || e.Terminal()
+		out.Done = true
+		if mine.EvalID != "" {
+			e := snap.Eval(ws, mine.EvalID)
+			out.Done = e == nil || e.Terminal()
+		}
 	case d.Status == model.DeploymentFailed:
 		out.Failed = d.StatusDescription
 	case d.Status == model.DeploymentSuccessful:

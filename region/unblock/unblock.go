@@ -45,11 +45,14 @@ func Run(ctx context.Context, cfg Config) error {
 	for {
 		ws := make(state.Watch)
 		snap := cfg.Snapshot()
-		err := wake(ctx, cfg, helped(snap, ws, compared))
-		if err == nil {
-			compared = snap.Index()
-		} else if ctx.Err() == nil {
-			cfg.Log.Warn("cannot wake blocked evaluations; trying again", "error", err)
+		var err error
+		// What changes during a pause is compared once it is over.
+		if !snap.SchedulerConfig(ws).PauseEvalBroker {
+			if err = wake(ctx, cfg, helped(snap, ws, compared)); err == nil {
+				compared = snap.Index()
+			} else if ctx.Err() == nil {
+				cfg.Log.Warn("cannot wake blocked evaluations; trying again", "error", err)
+			}
 		}
 		if err == nil && ws.WatchCtx(ctx) != nil {
 			return nil

@@ -231,3 +231,30 @@ func TestManyAreWokenInBoundedWrites(t *testing.T) {
 		}
 	})
 }
+
+func TestNothingIsWokenDuringAPauseAndNothingIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		pause := func(paused bool) {
+			w.write(func(tx *state.Txn) error {
+				c := model.DefaultSchedulerConfig()
+				c.PauseEvalBroker = paused
+				return tx.SetSchedulerConfig(c)
+			})
+		}
+		e := w.blocked(w.index, nil)
+		defer w.run()()
+		pause(true)
+		settled()
+		w.register(aNode("has"))
+		settled()
+		if w.isWoken(e) {
+			t.Error("woken during the pause")
+		}
+		pause(false)
+		settled()
+		if !w.isWoken(e) {
+			t.Error("not woken after the pause")
+		}
+	})
+}

@@ -1,0 +1,24 @@
+package method
+
+import "atoll/model"
+
+// EventStream streams the events of a region, from whichever server has the
+// call: each has them all.
+var EventStream = Method[EventStreamRequest, EventFrame]{Spec{Name: "Event.Stream", Place: AtServer, Stream: true}}
+
+type (
+	EventStreamRequest struct {
+		model.EventFilter
+		// Index is of the first events that are wanted; 0 means the oldest that
+		// the server has.
+		Index uint64
+	}
+	// EventFrame has events of one index, not always all of them. The first
+	// frame has none: its Index says that the server has all events after it,
+	// and Gap, when not nil, that this is too late for the request.
+	EventFrame struct {
+		Index  uint64
+		Events []*model.Event
+		Gap    *model.EventGap
+	}
+)
