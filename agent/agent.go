@@ -175,7 +175,7 @@ func (a *Agent) newServer(addrs *addresses, l net.Listener) (err error) {
 		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, DataDir: cfg.DataDir,
 		RPC: l, AdvertiseRPC: addrs.rpc, BindSerf: addrs.bindSerf, AdvertiseSerf: addrs.serf,
 		Expect: cfg.Server.BootstrapExpect, Join: cfg.Server.Join.RetryJoin, JoinInterval: cfg.Server.Join.RetryInterval,
-		JoinTries: cfg.Server.Join.RetryMax, Autopilot: cfg.Autopilot,
+		JoinTries: cfg.Server.Join.RetryMax, Regions: cfg.Federation.Regions, Autopilot: cfg.Autopilot,
 		Workers:    cfg.Server.NumSchedulers,
 		Heartbeats: heartbeat.Config{MinTTL: cfg.Server.MinHeartbeatTTL, Grace: cfg.Server.HeartbeatGrace, MaxRate: cfg.Server.MaxHeartbeats},
 		Refusals: region.RefusalConfig{
@@ -188,6 +188,9 @@ func (a *Agent) newServer(addrs *addresses, l net.Listener) (err error) {
 		SnapshotThreshold: uint64(cfg.Server.RaftSnapshotThreshold),
 		CheckTask:         CheckTask, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
 	})
+	if err == nil {
+		a.telemetry.open = append(a.telemetry.open, a.server.RPC().Open)
+	}
 	return err
 }
 
@@ -218,6 +221,9 @@ func (a *Agent) newNode(ctx context.Context, addrs *addresses, httpAddr string, 
 		MinDynamicPort: cfg.Client.MinDynamicPort, MaxDynamicPort: cfg.Client.MaxDynamicPort, MaxKillTimeout: cfg.Client.MaxKillTimeout,
 		KeepEnded: cfg.Client.GCMaxAllocs, StopTasks: cfg.Dev, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
 	})
+	if err == nil {
+		a.telemetry.open = append(a.telemetry.open, a.node.Caller().Open)
+	}
 	return err
 }
 

@@ -22,6 +22,9 @@ type telemetry struct {
 	metrics    *metrics.Metrics
 	prometheus http.Handler // nil when off
 	interval   time.Duration
+	// open are the counts of calls that are open to each region, of each part of
+	// the agent that makes calls.
+	open []func() map[string]int
 }
 
 func newTelemetry(cfg *config.Config) (*telemetry, error) {
@@ -70,6 +73,21 @@ func (t *telemetry) run(ctx context.Context) error {
 		t.metrics.SetGauge([]string{"runtime", "alloc_bytes"}, float32(m.HeapAlloc))
 		t.metrics.SetGauge([]string{"runtime", "sys_bytes"}, float32(m.Sys))
 		t.metrics.SetGauge([]string{"runtime", "gc_runs"}, float32(m.NumGC))
+		t.streams()
+	}
+}
+
+// streams measures the calls that are open to each region, logs and waiting
+// queries among them. It is a gauge, which must be set again to last.
+func (t *telemetry) streams() {
+	sum := make(map[string]int)
+	for _, open := range t.open {
+		for region, n := range open() {
+			sum[region] += n
+		}
+	}
+	for region, n := range sum {
+		t.metrics.SetGaugeWithLabels([]string{"region", "streams"}, float32(n), []metrics.Label{{Name: "region", Value: region}})
 	}
 }
 

@@ -180,6 +180,11 @@ func acceptRegion(r *request) (any, error) {
 	return call(r, method.RegionAccept, &method.RegionAcceptRequest{Name: r.id, CellID: r.query.Get("cell")}, nil)
 }
 
+// forgetRegion drops a lost region from what the servers asked remember.
+func forgetRegion(r *request) (any, error) {
+	return call(r, method.RegionForget, &method.RegionForgetRequest{Name: r.id}, nil)
+}
+
 func showMetrics(r *request) (any, error) {
 	cfg := &r.api.cfg
 	if r.query.Get("format") == "prometheus" {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-metrics"
 
+	"atoll/api/client"
 	"atoll/model"
 	"atoll/rpc"
 )
@@ -145,6 +146,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *API) serve(w http.ResponseWriter, r *http.Request, route *route, id string) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
+		w.Header().Set(client.HeaderError, model.KindInvalid.Code())
 		fail(w, http.StatusBadRequest, "cannot read the query: "+err.Error())
 		return
 	}
@@ -183,8 +185,9 @@ func (a *API) refuse(req *request, err error) {
 	if e.Kind == model.KindInternal {
 		a.log.Error("a request failed", "path", req.URL.Path, "error", err)
 	}
+	req.response.Header().Set(client.HeaderError, e.Kind.Code())
 	if e.Token != "" {
-		req.response.Header().Set("X-Atoll-Request-Id", e.Token)
+		req.response.Header().Set(client.HeaderRequestID, e.Token)
 	}
 	fail(req.response.ResponseWriter, e.Kind.HTTPStatus(), e.Message)
 }

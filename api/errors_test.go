@@ -131,6 +131,9 @@ func TestErrorsArePlainSentencesWithTheirStatus(t *testing.T) {
 			t.Errorf("%s: %d %q, want %d with %q", name, a.status, a.body, c.status, c.want)
 			continue
 		}
+		if code := a.Get("X-Atoll-Error"); code == "" && c.status != 404 && c.status != 501 || c.status == 400 && code != "invalid" || c.status == 409 && code != "conflict" {
+			t.Errorf("%s: the error is %q", name, code)
+		}
 		if kind := a.Get("Content-Type"); !strings.HasPrefix(kind, "text/plain") || strings.Contains(a.body, "\n") || strings.HasPrefix(a.body, "{") {
 			t.Errorf("%s: %q as %q, want one plain line", name, a.body, kind)
 		}

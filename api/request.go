@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"atoll/api/client"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/rpc"
@@ -37,7 +39,7 @@ const maxWait = 5 * time.Minute
 // common reads the parameters that every request may have.
 func (r *request) common() error {
 	r.to.Region = r.query.Get("region")
-	r.to.RequestID = r.query.Get("idempotency_token")
+	r.to.RequestID = cmp.Or(r.query.Get("idempotency_token"), r.Header.Get(client.HeaderRequestID))
 	if r.query.Has("stale") {
 		stale := r.query.Get("stale")
 		allow, err := strconv.ParseBool(stale)

@@ -83,6 +83,7 @@ func (a *API) table() []route {
 		exact("GET", "/v1/federation/deployments", federationDeployments),
 		exact("GET", allEventsPath, streamAllEvents),
 		withID("PUT", "/v1/federation/region/", "/accept", acceptRegion),
+		withID("PUT", "/v1/federation/region/", "/forget", forgetRegion),
 		withID("GET", "/v1/federation/rollout/", "", readRollout),
 
 		exact("GET", "/v1/operator/raft/configuration", raftConfiguration),

@@ -155,7 +155,7 @@ func union(a, b []string) []string {
 }
 
 // Caller makes calls to any region.
-func (c *Client) Caller() rpc.Caller { return c.rpc }
+func (c *Client) Caller() *rpc.Client { return c.rpc }
 
 // NodeID is the node's id.
 func (c *Client) NodeID() string { return c.describe().ID }

@@ -58,6 +58,8 @@ func (local) Route(context.Context, *rpc.Envelope, method.Spec) (rpc.Decision, e
 	return rpc.Decision{Local: true}, nil
 }
 func (local) Report(string, string, error, time.Duration) {}
+func (local) Leads(string, string)                        {}
+
 func (local) Unreachable(region string, cause error) *model.Error {
 	return model.Errorf(model.KindUnreachable, "%v", cause)
 }

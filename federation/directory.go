@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"atoll/internal/clock"
 	"atoll/internal/wholefile"
 	"atoll/model"
+	"atoll/rpc"
 )
 
 // Directory is what this server knows of the regions: their servers, from
@@ -30,6 +32,9 @@ type Directory struct {
 	regions map[string]*region
 	// wake tells Run that a probe may be due.
 	wake chan struct{}
+	// forgotten are regions that an operator had us forget: that gossip still
+	// tells of their dead makes them no regions again.
+	forgotten map[string]bool
 }
 
 // DirectoryConfig wires a directory.
@@ -45,6 +50,8 @@ type DirectoryConfig struct {
 	// DataDir keeps the names, servers and cells of regions over restarts;
 	// "" keeps nothing.
 	DataDir string
+	// Regions are those that we speak with beside our own; none means all.
+	Regions []string
 	Clock   clock.Clock
 	Log     hclog.Logger
 }
@@ -57,6 +64,8 @@ type region struct {
 	gossip []Peer
 	peers  []Peer
 	claims map[string][]Peer
+	// refused gossip as the region's and are not used.
+	refused []model.RefusedServer
 	// cell is the one that the region is known as, "" until one is pinned.
 	cell string
 	// contact is when a call of ours last succeeded; zero when none did.
@@ -68,6 +77,9 @@ type region struct {
 	// probes counts probes since it went down; next is when one is due.
 	probes int
 	next   time.Time
+	// leader is the address of the region's leader, as a server there said last,
+	// "" when none did.
+	leader string
 	// failing are addresses whose last call failed: they are tried last.
 	failing map[string]bool
 }
@@ -85,7 +97,7 @@ func NewDirectory(cfg DirectoryConfig) (*Directory, error) {
 	if cfg.Cell == nil {
 		cfg.Cell = func() string { return "" }
 	}
-	d := &Directory{cfg: cfg, regions: make(map[string]*region), wake: make(chan struct{}, 1)}
+	d := &Directory{cfg: cfg, regions: make(map[string]*region), wake: make(chan struct{}, 1), forgotten: make(map[string]bool)}
 	d.region(cfg.Region)
 	cells, err := d.loadCells()
 	if err != nil {
@@ -95,6 +107,9 @@ func NewDirectory(cfg DirectoryConfig) (*Directory, error) {
 		d.region(name).cell = cell
 	}
 	for name, addrs := range d.load() {
+		if !allowed(cfg.Regions, cfg.Region, name) {
+			continue
+		}
 		r := d.region(name)
 		for _, a := range addrs {
 			r.peers = append(r.peers, Peer{Name: a, Region: name, RPC: a, Cell: r.cell})
@@ -123,9 +138,16 @@ func (d *Directory) Update(peers []Peer) {
 	}
 	changed := false
 	for name, list := range byRegion {
+		if d.forgotten[name] && !slices.ContainsFunc(list, func(p Peer) bool { return p.Alive }) {
+			delete(byRegion, name)
+			continue
+		}
+		delete(d.forgotten, name)
+		d.region(name).gossip = list
+	}
+	for _, name := range slices.Sorted(maps.Keys(byRegion)) {
 		r := d.region(name)
 		was, had := r.alive(), addrs(r.peers)
-		r.gossip = list
 		d.identify(r)
 		changed = changed || !slices.Equal(had, addrs(r.peers))
 		if r.down && r.alive() > was {
@@ -135,6 +157,22 @@ func (d *Directory) Update(peers []Peer) {
 	}
 	if changed {
 		d.save()
+	}
+}
+
+// Refuse takes up which servers gossip as some region's and are not used. A region
+// of which there are no others is listed all the same, with the reason.
+func (d *Directory) Refuse(refused []model.RefusedServer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.regions {
+		r.refused = nil
+	}
+	for _, s := range refused {
+		if s.Region != "" && allowed(d.cfg.Regions, d.cfg.Region, s.Region) {
+			r := d.region(s.Region)
+			r.refused = append(r.refused, s)
+		}
 	}
 }
 
@@ -193,6 +231,33 @@ func (d *Directory) Servers(name string) (servers []Peer, known bool) {
 	return servers, true
 }
 
+// Leads takes up which server leads a region, as one of that region says. It is
+// believed of a server that gossip knows.
+func (d *Directory) Leads(name, addr string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r := d.regions[name]; r != nil && slices.ContainsFunc(r.peers, func(p Peer) bool { return p.RPC == addr && !p.Left }) {
+		r.leader = addr
+	}
+}
+
+// leaderFirst puts the region's leader before its other servers, if it is known
+// and answers; each of them would pass a call for it on.
+func (d *Directory) leaderFirst(name string, servers []Peer) []Peer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.regions[name]
+	if r == nil || r.leader == "" || r.failing[r.leader] {
+		return servers
+	}
+	at := slices.IndexFunc(servers, func(p Peer) bool { return p.RPC == r.leader && p.Alive })
+	if at > 0 {
+		leader := servers[at]
+		servers = slices.Insert(slices.Delete(servers, at, at+1), 0, leader)
+	}
+	return servers
+}
+
 // Members returns a region's servers, ourselves too, by name. Those of which only
 // the address is remembered have that for a name.
 func (d *Directory) Members(name string) []Peer {
@@ -220,8 +285,9 @@ func (d *Directory) Report(name, addr string, err error) {
 		return
 	}
 	r.failing[addr] = true
-	if name == d.cfg.Region || r.down {
-		// Our own region is never given up: its leader is waited for.
+	if name == d.cfg.Region || r.down || errors.Is(err, rpc.ErrBroken) {
+		// Our own region is never given up: its leader is waited for. And whether
+		// a server whose connection broke off can be reached is not known yet.
 		return
 	}
 	for _, p := range r.peers {
@@ -257,6 +323,9 @@ func (d *Directory) Down(name string) *model.Error {
 		return d.quarantined(r)
 	case r.down:
 		return d.unreachable(r, r.cause)
+	case len(r.refused) > 0 && len(r.peers) == 0:
+		s := r.refused[0]
+		return d.unreachable(r, fmt.Errorf("none of its servers is used, such as %s of version %q: %s", s.Name, s.Build, s.Cause))
 	}
 	return nil
 }
@@ -290,7 +359,8 @@ func (d *Directory) Regions() []model.RegionStatus {
 		servers, _ := d.Servers(name)
 		d.mu.Lock()
 		r := d.regions[name]
-		st := model.RegionStatus{Name: name, Healthy: !r.down && !r.shut(), LastContact: -1, CellID: r.cell, Quarantined: r.quarantine()}
+		st := model.RegionStatus{Name: name, Healthy: !r.down && !r.shut(), LastContact: -1, CellID: r.cell, Quarantined: d.quarantine(r), Refused: slices.Clone(r.refused)}
+		st.Healthy = st.Healthy && (len(r.peers) > 0 || len(r.refused) == 0)
 		if !r.contact.IsZero() {
 			st.LastContact = d.cfg.Clock.Now().Sub(r.contact)
 		}
@@ -309,18 +379,28 @@ func (d *Directory) Regions() []model.RegionStatus {
 	return out
 }
 
-// Forget drops a region that has no server alive. It reports whether it did.
-func (d *Directory) Forget(name string) bool {
+// Forget drops a region that has no server alive, until one is. Errors are Invalid
+// for our own region, NotFound for one never seen, and Conflict for one that is
+// alive or claimed.
+func (d *Directory) Forget(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.regions[name]
-	if r == nil || name == d.cfg.Region || r.alive() > 0 || len(r.claims) > 0 {
-		return false
+	switch {
+	case name == d.cfg.Region:
+		return model.Invalidf("region", "region %q is this server's own, and cannot be forgotten", name)
+	case r == nil:
+		return model.NotFound("region", name)
+	case r.alive() > 0:
+		return model.Errorf(model.KindConflict, "region %q has %d servers alive: stop them, or let them leave, before it is forgotten", name, r.alive())
+	case len(r.claims) > 0:
+		return model.Errorf(model.KindConflict, "region %q is claimed by %d cells: stop their servers, or declare them gone with atoll server force-leave, before it is forgotten", name, len(r.claims))
 	}
 	delete(d.regions, name)
+	d.forgotten[name] = true
 	d.save()
 	d.saveCells()
-	return true
+	return nil
 }
 
 // Run probes regions that are down until ctx ends.

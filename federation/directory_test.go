@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"atoll/internal/clock"
 	"atoll/model"
+	"atoll/rpc"
 )
 
 // handClock is a clock that a test moves.
@@ -63,6 +65,11 @@ func TestARegionFailsAtOnceAfterAllItsServersFailed(t *testing.T) {
 	// The one that failed is asked last.
 	if got := addresses(d, "eu"); !slices.Equal(got, []string{"eu2", "eu1"}) {
 		t.Errorf("to be tried in the order %v", got)
+	}
+	// That a connection broke off does not say that there is none to be had.
+	d.Report("eu", "eu2", fmt.Errorf("%w: EOF", rpc.ErrBroken))
+	if err := d.Down("eu"); err != nil {
+		t.Errorf("a connection broke off, and the region fails: %v", err)
 	}
 	d.Report("eu", "eu2", errRefused)
 	err := d.Down("eu")
@@ -278,12 +285,12 @@ func TestLostRegionsAreRememberedOverRestartsUntilForgotten(t *testing.T) {
 			t.Errorf("%s: servers of eu %v, want %v", name, got, want)
 		}
 	}
-	if d.Forget("eu") || d.Forget("us") || d.Forget("mars") {
+	if d.Forget("eu") == nil || d.Forget("us") == nil || d.Forget("mars") == nil {
 		t.Error("a region that lives, our own or one of none was forgotten")
 	}
 	d = open() // where none is known to live
-	if !d.Forget("ap") {
-		t.Error("a lost region cannot be forgotten")
+	if err := d.Forget("ap"); err != nil {
+		t.Errorf("a lost region cannot be forgotten: %v", err)
 	}
 	if _, known := open().Servers("ap"); known {
 		t.Error("it is back after a restart")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -55,6 +56,11 @@ type GossipConfig struct {
 	// DataDir keeps the members last seen, to rejoin them after a restart;
 	// "" keeps none.
 	DataDir string
+	// Regions are those whose servers are used beside our own; none means all.
+	Regions []string
+	// Resolve finds the addresses of a host that is to be joined; nil asks the
+	// system.
+	Resolve func(ctx context.Context, host string) ([]string, error)
 	Log     hclog.Logger
 	// Notify is called after each change of the pool, from one goroutine.
 	Notify func()
@@ -87,7 +93,7 @@ type Gossip struct {
 	// changed has a change that is not told yet.
 	changed chan struct{}
 	// refused are the members last told of as not used; Run's alone.
-	refused map[string]error
+	refused map[string]string
 	// port is what addresses without one mean.
 	port int
 
@@ -104,6 +110,9 @@ type Gossip struct {
 func NewGossip(cfg GossipConfig) (*Gossip, error) {
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
+	}
+	if cfg.Resolve == nil {
+		cfg.Resolve = net.DefaultResolver.LookupHost
 	}
 	host, port, err := splitAddr(cfg.Bind)
 	if err != nil {
@@ -144,6 +153,8 @@ func NewGossip(cfg GossipConfig) (*Gossip, error) {
 	m.GossipToTheDeadTime = 60 * time.Second
 	m.TCPTimeout = 3 * time.Second
 	m.PushPullInterval = 15 * time.Second
+	// A server that died may come back under another address.
+	m.DeadNodeReclaimTime = 5 * time.Second
 	c.MemberlistConfig = m
 	g.tags = map[string]string{
 		tagRole: roleServer, tagRegion: cfg.Region, tagDC: cfg.Datacenter, tagID: cfg.ID, tagRPC: cfg.RPC,
@@ -213,12 +224,14 @@ func (g *Gossip) Run(ctx context.Context) error {
 
 func (g *Gossip) notify() {
 	_, refused := g.Peers()
-	for name, why := range refused {
-		if g.refused[name] == nil || g.refused[name].Error() != why.Error() {
-			g.cfg.Log.Warn("a gossip member is not used", "member", name, "cause", why)
+	told := make(map[string]string, len(refused))
+	for _, s := range refused {
+		if told[s.Name] = s.Cause; g.refused[s.Name] != s.Cause {
+			// The other end finds the same, and says so there.
+			g.cfg.Log.Error("a gossip member is not used", "member", s.Name, "region", s.Region, "version", s.Build, "cause", s.Cause)
 		}
 	}
-	g.refused = refused
+	g.refused = told
 	if g.cfg.Notify != nil {
 		g.cfg.Notify()
 	}
@@ -301,7 +314,8 @@ func (g *Gossip) join(ctx context.Context, addrs []string) (int, error) {
 	}
 }
 
-// missing are the addresses at which no member of the pool is alive.
+// missing are the addresses at which no member of the pool is alive. Names are
+// looked up each time: what is behind one may have moved.
 func (g *Gossip) missing(ctx context.Context, addrs []string) (out []string) {
 	alive := make(map[string]bool)
 	for _, m := range g.serf.Members() {
@@ -314,13 +328,14 @@ func (g *Gossip) missing(ctx context.Context, addrs []string) (out []string) {
 		if err != nil {
 			host, port = addr, strconv.Itoa(g.port)
 		}
-		ips, err := net.DefaultResolver.LookupHost(ctx, host)
-		there := err == nil
-		for _, ip := range ips {
-			there = there && alive[net.JoinHostPort(ip, port)]
+		ips, err := g.cfg.Resolve(ctx, host)
+		if err != nil {
+			out = append(out, addr) // to join it says what is wrong
 		}
-		if !there {
-			out = append(out, addr)
+		for _, ip := range ips {
+			if at := net.JoinHostPort(ip, port); !alive[at] {
+				out = append(out, at)
+			}
 		}
 	}
 	return out
@@ -370,15 +385,19 @@ func (g *Gossip) ForceLeave(name string, prune bool) error {
 }
 
 // Peers returns the servers of all regions, ourselves included. Members that
-// are no servers of ours, or that speak another protocol, are left out, with
-// the reason for each.
-func (g *Gossip) Peers() (peers []Peer, refused map[string]error) {
+// are no servers of ours, that speak another protocol or are of a region that is
+// not allowed are left out, with the reason for each unless they have left.
+func (g *Gossip) Peers() (peers []Peer, refused []model.RefusedServer) {
 	here, _ := g.serf.GetCoordinate()
-	refused = make(map[string]error)
 	for _, m := range g.serf.Members() {
 		p, err := peerOf(m)
+		if err == nil && !allowed(g.cfg.Regions, g.cfg.Region, p.Region) {
+			err = fmt.Errorf("region %q is not among those of federation.regions", p.Region)
+		}
 		if err != nil {
-			refused[m.Name] = err
+			if m.Status != serf.StatusLeft {
+				refused = append(refused, model.RefusedServer{Name: m.Name, Region: m.Tags[tagRegion], RPC: m.Tags[tagRPC], Build: m.Tags[tagBuild], Cause: err.Error()})
+			}
 			continue
 		}
 		if there, ok := g.serf.GetCachedCoordinate(m.Name); ok && here != nil {
@@ -387,6 +406,11 @@ func (g *Gossip) Peers() (peers []Peer, refused map[string]error) {
 		peers = append(peers, p)
 	}
 	return peers, refused
+}
+
+// allowed reports whether a region may be spoken with; no list allows all.
+func allowed(list []string, own, region string) bool {
+	return len(list) == 0 || region == own || slices.Contains(list, region)
 }
 
 func roundTrip(a, b *coordinate.Coordinate) time.Duration {

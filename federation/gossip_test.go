@@ -21,7 +21,13 @@ type member struct {
 
 func newMember(t *testing.T, name, addr string, tries int, join ...string) *member {
 	t.Helper()
-	g, err := NewGossip(GossipConfig{Name: name, Region: "eu", ID: "id-" + name, Bind: addr, Advertise: addr, RPC: "127.0.0.1:1"})
+	return memberOf(t, GossipConfig{Name: name, Region: "eu"}, addr, tries, join...)
+}
+
+func memberOf(t *testing.T, cfg GossipConfig, addr string, tries int, join ...string) *member {
+	t.Helper()
+	cfg.ID, cfg.Bind, cfg.Advertise, cfg.RPC = "id-"+cfg.Name, addr, addr, "127.0.0.1:1"
+	g, err := NewGossip(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

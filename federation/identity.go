@@ -17,7 +17,8 @@ import (
 // The first cell seen under a name is pinned, over restarts too. Servers that
 // are of another are quarantined: nothing is sent to them, and everybody is
 // told, until an operator accepts that cell. When two are seen before one was
-// pinned, both are.
+// pinned, both are. So is a cell that is known under another name: its region was
+// renamed, or its servers do not agree what it is called.
 
 // identify parts what gossip says of a region into the servers of its cell and
 // the claims of others. It is called with the lock held.
@@ -45,10 +46,14 @@ func (d *Directory) identify(r *region) {
 		}
 	}
 	own, cell := r.name == d.cfg.Region, r.cell
+	elsewhere := false // its one cell is known under another name
+	for c := range cells {
+		elsewhere = elsewhere || c != cell && d.knownAs(r, c) != ""
+	}
 	switch {
 	case own:
 		cell = d.cfg.Cell()
-	case cell == "" && len(cells) == 1:
+	case cell == "" && len(cells) == 1 && !elsewhere:
 		for cell = range cells {
 		}
 		d.pin(r, cell)
@@ -64,14 +69,17 @@ func (d *Directory) identify(r *region) {
 			if own || cell == "" && len(cells) == 0 {
 				r.peers = append(r.peers, p)
 			}
-		case p.Cell == cell, cell == "" && len(cells) <= 1:
+		case p.Cell == cell, cell == "" && len(cells) <= 1 && !elsewhere:
 			r.peers = append(r.peers, p)
 		case !p.Left:
 			r.claims[p.Cell] = append(r.claims[p.Cell], p)
 		}
 	}
 	for id, list := range r.claims {
-		if before[id] == nil {
+		if known := d.knownAs(r, id); before[id] == nil && known != "" {
+			d.cfg.Log.Error("a cell that is known as another region claims this one; nothing is sent to it there unless an operator accepts the new name", "region", r.name,
+				"cell", id, "servers", strings.Join(addrs(list), ","), "known as", known)
+		} else if before[id] == nil {
 			d.cfg.Log.Error("another cell claims a region; nothing is sent to it unless an operator accepts it", "region", r.name,
 				"cell", id, "servers", strings.Join(addrs(list), ","), "the region's cell", cell)
 		}
@@ -81,6 +89,28 @@ func (d *Directory) identify(r *region) {
 			d.cfg.Log.Warn("a cell claims a region no more", "region", r.name, "cell", id, "the region's cell", cell)
 		}
 	}
+}
+
+// knownAs is the other region that a cell is: the one that it is known as or, when
+// it is as none, another as which its servers gossip; "" when there is none.
+func (d *Directory) knownAs(r *region, cell string) string {
+	if cell == d.cfg.Cell() && r.name != d.cfg.Region {
+		return d.cfg.Region
+	}
+	seen := ""
+	for _, name := range slices.Sorted(maps.Keys(d.regions)) {
+		o := d.regions[name]
+		if o == r || name == d.cfg.Region {
+			continue
+		}
+		if o.cell == cell {
+			return name
+		}
+		if o.cell == "" && r.cell != cell && slices.ContainsFunc(o.gossip, func(p Peer) bool { return p.Cell == cell && !p.Left }) {
+			seen = name
+		}
+	}
+	return seen
 }
 
 func (d *Directory) pin(r *region, cell string) {
@@ -98,9 +128,9 @@ func (r *region) shut() bool {
 }
 
 // quarantine are the claims, by cell.
-func (r *region) quarantine() (out []model.CellClaim) {
+func (d *Directory) quarantine(r *region) (out []model.CellClaim) {
 	for _, id := range slices.Sorted(maps.Keys(r.claims)) {
-		out = append(out, model.CellClaim{CellID: id, Servers: addrs(r.claims[id])})
+		out = append(out, model.CellClaim{CellID: id, Servers: addrs(r.claims[id]), KnownAs: d.knownAs(r, id)})
 	}
 	return out
 }
@@ -108,8 +138,12 @@ func (r *region) quarantine() (out []model.CellClaim) {
 // quarantined is the error of calls to a region that is shut.
 func (d *Directory) quarantined(r *region) *model.Error {
 	var claims []string
-	for _, c := range r.quarantine() {
-		claims = append(claims, fmt.Sprintf("%s at %s", c.CellID, strings.Join(c.Servers, ", ")))
+	for _, c := range d.quarantine(r) {
+		claim := fmt.Sprintf("%s at %s", c.CellID, strings.Join(c.Servers, ", "))
+		if c.KnownAs != "" {
+			claim += fmt.Sprintf(", which is known as region %q", c.KnownAs)
+		}
+		claims = append(claims, claim)
 	}
 	knows := "none is known"
 	if r.cell != "" {
@@ -155,14 +189,28 @@ func (d *Directory) Accept(name, cell string) error {
 		return model.Invalidf("region", "region %q is this server's own: it is of the cell %s and can be of no other", name, d.cfg.Cell())
 	case r == nil:
 		return model.NotFound("region", name)
+	case cell == d.cfg.Cell():
+		return model.Invalidf("cell", "the cell %s is this server's own, which is region %q: correct the configuration of those that call it %q", cell, d.cfg.Region, name)
 	case r.claims[cell] == nil && r.cell != cell:
 		var seen []string
-		for _, c := range r.quarantine() {
+		for _, c := range d.quarantine(r) {
 			seen = append(seen, c.CellID)
 		}
 		return model.Errorf(model.KindNotFound, "cell %q was not seen under the name of region %q; those that claim it are: %s", cell, name, strings.Join(seen, ", "))
 	}
+	old := d.regions[d.knownAs(r, cell)]
 	d.pin(r, cell)
+	if old != nil && old.cell == cell {
+		d.cfg.Log.Info("a region was renamed", "before", old.name, "now", name, "cell", cell)
+		old.cell = ""
+	}
+	if old != nil && !slices.ContainsFunc(old.gossip, func(p Peer) bool { return p.Alive }) {
+		delete(d.regions, old.name)
+		d.forgotten[old.name] = true
+	} else if old != nil {
+		d.identify(old)
+	}
+	d.saveCells()
 	d.identify(r)
 	r.down, r.failing = false, make(map[string]bool)
 	d.save()

@@ -178,19 +178,121 @@ func TestPinsThatCannotBeReadStopTheServer(t *testing.T) {
 	}
 }
 
+// in is a peer as aPeer reads it, in another region.
+func in(region, text string) Peer {
+	p := aPeer(text)
+	p.Region, p.Name = region, strings.TrimSuffix(p.Name, "eu")+region
+	return p
+}
+
+func TestACellUnderANewNameIsQuarantinedUntilTheNameIsAccepted(t *testing.T) {
+	type region struct{ servers, cell, claims string }
+	for name, tc := range map[string]struct {
+		views  [][]Peer
+		accept string // "region cell", after the last view
+		refuse model.Kind
+		eu, ap *region // nil: not listed
+	}{
+		"a region changes its name": {
+			views: [][]Peer{{aPeer("a A")}, {aPeer("a A failed"), in("ap", "a A")}},
+			eu:    &region{"a", "A", ""}, ap: &region{"", "", "A known as eu"},
+		},
+		"one server is told another name": {
+			views: [][]Peer{{aPeer("a A"), aPeer("b A")}, {aPeer("a A"), in("ap", "b A")}},
+			eu:    &region{"a", "A", ""}, ap: &region{"", "", "A known as eu"},
+		},
+		"a server of ours is told another name": {
+			views: [][]Peer{{in("ap", "x U")}},
+			ap:    &region{"", "", "U known as us"},
+		},
+		"two names are seen at once": {
+			views: [][]Peer{{aPeer("a A"), in("ap", "b A")}},
+			eu:    &region{"", "", "A known as ap"}, ap: &region{"", "", "A known as eu"},
+		},
+		"a new name is accepted": {
+			views:  [][]Peer{{aPeer("a A")}, {aPeer("a A failed"), in("ap", "a A")}},
+			accept: "ap A", ap: &region{"a", "A", ""},
+		},
+		"a new name is accepted while some have the old": {
+			views:  [][]Peer{{aPeer("a A"), aPeer("b A")}, {aPeer("a A"), in("ap", "b A")}},
+			accept: "ap A", eu: &region{"", "", "A known as ap"}, ap: &region{"b", "A", ""},
+		},
+		"the old name stays": {
+			views:  [][]Peer{{aPeer("a A"), in("ap", "b A")}},
+			accept: "eu A", eu: &region{"a", "A", ""}, ap: &region{"", "", "A known as eu"},
+		},
+		"our own cell is no other region": {
+			views:  [][]Peer{{in("ap", "x U")}},
+			accept: "ap U", refuse: model.KindInvalid, ap: &region{"", "", "U known as us"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := directory(t, t.TempDir(), "U")
+			for _, view := range tc.views {
+				d.Update(view)
+			}
+			if name, cell, ok := strings.Cut(tc.accept, " "); ok {
+				if err := d.Accept(name, cell); (err == nil) != (tc.refuse == 0) || err != nil && model.KindOf(err) != tc.refuse {
+					t.Errorf("accept: %v", err)
+				}
+			}
+			got := make(map[string]region)
+			for _, st := range d.Regions() {
+				r := region{cell: st.CellID}
+				var servers, claims []string
+				for _, s := range st.Servers {
+					servers = append(servers, strings.TrimSuffix(s, ":1"))
+				}
+				for _, c := range st.Quarantined {
+					claims = append(claims, c.CellID+" known as "+c.KnownAs)
+				}
+				r.servers, r.claims = strings.Join(servers, " "), strings.Join(claims, ", ")
+				got[st.Name] = r
+			}
+			for name, want := range map[string]*region{"eu": tc.eu, "ap": tc.ap} {
+				r, listed := got[name]
+				if listed != (want != nil) || want != nil && r != *want {
+					t.Errorf("%s is %+v, listed: %v; want %+v", name, r, listed, want)
+				}
+				if err := d.Down(name); want != nil && want.servers == "" && (err == nil || !strings.Contains(err.Message, "known as region")) {
+					t.Errorf("calls for %s: %v", name, err)
+				}
+			}
+		})
+	}
+}
+
 func TestAForgottenRegionIsNotPinned(t *testing.T) {
 	dir := t.TempDir()
 	d := directory(t, dir, "U")
 	d.Update([]Peer{aPeer("a A")})
 	d.Update([]Peer{aPeer("a A failed"), aPeer("b B failed")})
-	if d.Forget("eu") {
-		t.Error("a region that is claimed was forgotten")
+	if err := d.Forget("eu"); model.KindOf(err) != model.KindConflict {
+		t.Errorf("a region that is claimed was forgotten: %v", err)
+	}
+	d.Update([]Peer{aPeer("a A")})
+	if err := d.Forget("eu"); model.KindOf(err) != model.KindConflict {
+		t.Errorf("a region that is alive was forgotten: %v", err)
 	}
 	d.Update([]Peer{aPeer("a A failed")})
-	if !d.Forget("eu") {
-		t.Error("a dead region was not forgotten")
+	for name, want := range map[string]model.Kind{"us": model.KindInvalid, "mars": model.KindNotFound} {
+		if err := d.Forget(name); model.KindOf(err) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := d.Forget("eu"); err != nil {
+		t.Errorf("a dead region was not forgotten: %v", err)
+	}
+	// Gossip remembers its dead for days.
+	d.Update([]Peer{aPeer("a A failed")})
+	if _, known := d.Servers("eu"); known {
+		t.Error("its dead made it known again")
 	}
 	d = directory(t, dir, "U")
+	d.Update([]Peer{aPeer("a A failed")})
+	if err := d.Forget("eu"); err != nil {
+		t.Error(err)
+	}
 	d.Update([]Peer{aPeer("b B")})
 	if got := d.CellOf("eu"); got != "B" {
 		t.Errorf("the region is the cell %q, want B", got)

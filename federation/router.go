@@ -51,6 +51,9 @@ func (r *Router) Report(region, addr string, err error, _ time.Duration) {
 	r.dir.Report(region, addr, err)
 }
 
+// Leads takes up which server of a region is said to lead it.
+func (r *Router) Leads(region, addr string) { r.dir.Leads(region, addr) }
+
 // Unreachable words what it means that a region did not answer.
 func (r *Router) Unreachable(region string, cause error) *model.Error {
 	return r.dir.Unreachable(region, cause)
@@ -60,8 +63,14 @@ func (r *Router) Unreachable(region string, cause error) *model.Error {
 // that is known to be down), NoLeader, and NotFound for a node without session.
 func (r *Router) Route(ctx context.Context, env *rpc.Envelope, spec method.Spec) (rpc.Decision, error) {
 	own := r.Region()
+	for _, from := range env.Path {
+		if !allowed(r.dir.cfg.Regions, own, from) {
+			return rpc.Decision{}, &model.Error{Kind: model.KindForbidden, Region: own, Message: fmt.Sprintf(
+				"region %q does not speak with region %q, over which the request came: it is not among its federation.regions", own, from)}
+		}
+	}
 	if env.Region != "" && env.Region != model.GlobalRegion && env.Region != own {
-		return r.toRegion(env.Region)
+		return r.toRegion(env, spec)
 	}
 	// Gossip may not have told the caller yet that this is another cell under a
 	// name that it knows.
@@ -82,7 +91,8 @@ func (r *Router) Route(ctx context.Context, env *rpc.Envelope, spec method.Spec)
 	return r.toLeader(ctx, env)
 }
 
-func (r *Router) toRegion(name string) (rpc.Decision, error) {
+func (r *Router) toRegion(env *rpc.Envelope, spec method.Spec) (rpc.Decision, error) {
+	name := env.Region
 	servers, known := r.dir.Servers(name)
 	if !known {
 		var names []string
@@ -96,6 +106,9 @@ func (r *Router) toRegion(name string) (rpc.Decision, error) {
 	}
 	if err := r.dir.Down(name); err != nil {
 		return rpc.Decision{}, err
+	}
+	if spec.Place == method.AtLeader || spec.Place == method.AtLeaderOrStale && !env.AllowStale {
+		servers = r.dir.leaderFirst(name, servers)
 	}
 	d := decision(name, servers)
 	d.Cell = r.dir.CellOf(name)

@@ -112,6 +112,54 @@ func whereACallGoes(t *testing.T) {
 	}
 }
 
+func TestCallsThatTheLeaderServesGoToItOnceItIsKnown(t *testing.T) {
+	var (
+		write  = method.Spec{Place: method.AtLeader, Write: true}
+		read   = method.Spec{Place: method.AtLeaderOrStale}
+		server = method.Spec{Place: method.AtServer}
+	)
+	near := peersOf("eu", "eu1", "eu2", "eu3")
+	for i := range near {
+		near[i].RTT = time.Duration(i+1) * time.Millisecond
+	}
+	d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
+	d.Update(slices.Concat(peersOf("us", "us1"), near))
+	r := NewRouter(d, &fakeCell{}, fakeSessions{})
+	order := func(spec method.Spec, stale bool) string {
+		t.Helper()
+		dec, err := r.Route(t.Context(), &rpc.Envelope{Region: "eu", AllowStale: stale}, spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(dec.Servers, " ")
+	}
+	check := func(when, leader string) {
+		t.Helper()
+		for what, got := range map[string]string{"a write": order(write, false), "a read": order(read, false)} {
+			if got != leader {
+				t.Errorf("%s, %s goes to %s, want %s", when, what, got, leader)
+			}
+		}
+	}
+	check("nobody said", "eu1 eu2 eu3")
+	r.Leads("eu", "eu3")
+	check("eu3 leads", "eu3 eu1 eu2")
+	if got := order(read, true) + ", " + order(server, false); got != "eu1 eu2 eu3, eu1 eu2 eu3" {
+		t.Errorf("what any server answers goes to %s", got)
+	}
+	// A word about a server that gossip does not know, or a region, is none.
+	r.Leads("eu", "elsewhere:1")
+	r.Leads("mars", "eu1")
+	check("a stranger is named", "eu3 eu1 eu2")
+	r.Report("eu", "eu3", errRefused, 0)
+	check("it does not answer", "eu1 eu2 eu3")
+	r.Leads("eu", "eu2")
+	check("another leads", "eu2 eu1 eu3")
+	near[1].Alive = false
+	d.Update(near)
+	check("gossip says that it is dead", "eu1 eu2 eu3")
+}
+
 func TestACallWaitsForALeader(t *testing.T) {
 	write := method.Spec{Place: method.AtLeader, Write: true}
 	for name, c := range map[string]struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -76,6 +77,9 @@ func (k Kind) String() string {
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
+
+// Code is the kind's name for programs, as in an HTTP header: "outcome_unknown".
+func (k Kind) Code() string { return strings.ReplaceAll(k.String(), " ", "_") }
 
 // HTTPStatus is the status that Nomad's clients expect for the kind; kinds
 // from a newer version map to 500.

@@ -56,6 +56,17 @@ type RegionStatus struct {
 	// Quarantined are other cells that claim the region; nothing is sent to
 	// them until an operator accepts one.
 	Quarantined []CellClaim `json:",omitempty"`
+	// Refused are servers that gossip as the region's and that are not used, since
+	// they speak no protocol of ours.
+	Refused []RefusedServer `json:",omitempty"`
+}
+
+// RefusedServer is a server that is not used.
+type RefusedServer struct {
+	Name, Region string
+	// RPC is its address, Build its version.
+	RPC, Build string
+	Cause      string
 }
 
 // CellClaim is a cell that claims a region which it is not known as.
@@ -63,4 +74,7 @@ type CellClaim struct {
 	CellID string
 	// Servers are the RPC addresses of those that say they are of it.
 	Servers []string
+	// KnownAs is the region that the cell is known as, when that is another: the
+	// region was renamed, or its servers name it differently.
+	KnownAs string `json:",omitempty"`
 }

@@ -267,8 +267,10 @@ type RegionOverview struct {
 	LastContact time.Duration
 	CellID      string
 	Quarantined []CellClaim `json:",omitempty"`
-	Servers     []RegionServer
-	Leader      string
+	// Refused are as in RegionStatus.
+	Refused []RefusedServer `json:",omitempty"`
+	Servers []RegionServer
+	Leader  string
 	// Nodes, Jobs and Deployments count them by status; nil when that is not
 	// known.
 	Nodes, Jobs, Deployments map[string]int

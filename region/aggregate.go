@@ -154,7 +154,7 @@ func (s *aggregates) overview(ctx context.Context, _ *rpc.Inbound, req *method.F
 	live := ask(ctx, s, req, regions, method.SummaryTotals, &method.Empty{}, func(r *method.SummaryTotalsResponse) *method.Meta { return &r.Meta })
 	out := &method.FederationRegionsResponse{}
 	for _, st := range regions {
-		o := &model.RegionOverview{Healthy: st.Healthy, LastContact: st.LastContact, CellID: st.CellID, Quarantined: st.Quarantined}
+		o := &model.RegionOverview{Healthy: st.Healthy, LastContact: st.LastContact, CellID: st.CellID, Quarantined: st.Quarantined, Refused: st.Refused}
 		var report *model.RegionReport
 		if p := live[st.Name]; p.Reply != nil {
 			o.RegionAnswer, report = p.RegionAnswer, &p.Reply.Report

@@ -26,6 +26,7 @@ func (s *federal) bind(r *rpc.Server) {
 	rpc.Handle(r, method.RegionJoin, s.join)
 	rpc.Handle(r, method.RegionForceLeave, s.forceLeave)
 	rpc.Handle(r, method.RegionAccept, s.accept)
+	rpc.Handle(r, method.RegionForget, s.forget)
 }
 
 func (s *federal) server(context.Context, *rpc.Inbound, *method.Empty) (*method.ServerStatusResponse, error) {
@@ -68,11 +69,47 @@ func (s *federal) accept(ctx context.Context, _ *rpc.Inbound, req *method.Region
 	if err := s.dir.Accept(req.Name, strings.ToLower(req.CellID)); err != nil {
 		return nil, err
 	}
-	out := &method.RegionAcceptResponse{Accepted: []string{s.self + "." + s.region}, Failed: map[string]string{}}
-	if req.Alone {
-		return out, nil
+	done, failed := s.everywhere(ctx, req.Alone, func(c rpc.Caller) error {
+		_, err := rpc.Call(ctx, c, method.RegionAccept, rpc.To{}, &method.RegionAcceptRequest{Name: req.Name, CellID: req.CellID, Alone: true})
+		return err
+	})
+	return &method.RegionAcceptResponse{Accepted: done, Failed: failed}, nil
+}
+
+// forget drops a lost region here and, unless this server alone was asked, at the
+// other servers of our region that are there. Its dead servers are taken out of
+// gossip, everywhere.
+func (s *federal) forget(ctx context.Context, _ *rpc.Inbound, req *method.RegionForgetRequest) (*method.RegionForgetResponse, error) {
+	if err := s.dir.Forget(req.Name); err != nil {
+		return nil, err
 	}
-	var mu sync.Mutex // guards out
+	var wg sync.WaitGroup
+	peers, _ := s.gossip.Peers()
+	for _, p := range peers {
+		if p.Region == req.Name && !p.Alive {
+			// One that another server takes out at the same time is gone too.
+			wg.Go(func() { _ = s.gossip.ForceLeave(p.Name, true) })
+		}
+	}
+	wg.Wait()
+	done, failed := s.everywhere(ctx, req.Alone, func(c rpc.Caller) error {
+		_, err := rpc.Call(ctx, c, method.RegionForget, rpc.To{}, &method.RegionForgetRequest{Name: req.Name, Alone: true})
+		if model.KindOf(err) == model.KindNotFound {
+			return nil // it never knew it
+		}
+		return err
+	})
+	return &method.RegionForgetResponse{Forgotten: done, Failed: failed}, nil
+}
+
+// everywhere has the other servers of our region do what this one did, unless it
+// alone was asked. It returns those that did, this one too, and why others did not.
+func (s *federal) everywhere(ctx context.Context, alone bool, do func(rpc.Caller) error) (done []string, failed map[string]string) {
+	done, failed = []string{s.self + "." + s.region}, map[string]string{}
+	if alone {
+		return done, failed
+	}
+	var mu sync.Mutex // guards the results
 	var wg sync.WaitGroup
 	peers, _ := s.dir.Own()
 	for _, p := range peers {
@@ -80,16 +117,16 @@ func (s *federal) accept(ctx context.Context, _ *rpc.Inbound, req *method.Region
 			continue
 		}
 		wg.Go(func() {
-			_, err := rpc.Call(ctx, s.calls.At(p.RPC), method.RegionAccept, rpc.To{}, &method.RegionAcceptRequest{Name: req.Name, CellID: req.CellID, Alone: true})
+			err := do(s.calls.At(p.RPC))
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				out.Failed[p.Name] = err.Error()
+				failed[p.Name] = err.Error()
 				return
 			}
-			out.Accepted = append(out.Accepted, p.Name)
+			done = append(done, p.Name)
 		})
 	}
 	wg.Wait()
-	return out, nil
+	return done, failed
 }

@@ -214,3 +214,109 @@ func TestACallForAnotherCellIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestALostRegionIsListedUntilItIsForgottenByAllServers(t *testing.T) {
+	us := newCluster(t, "us")
+	us.trio()
+	eu := startServer(t, "e1", "eu", t.TempDir(), 1, us.address("s1")[1])
+	lead(t, eu)
+	for _, s := range us.servers {
+		wait(t, "eu is known", func() error {
+			if st := statusOf(s, "eu"); st.CellID == "" {
+				return fmt.Errorf("%+v", st)
+			}
+			return nil
+		})
+	}
+	if _, err := rpc.Call(t.Context(), us.any().RPC(), method.RegionForget, rpc.To{}, &method.RegionForgetRequest{Name: "eu"}); model.KindOf(err) != model.KindConflict {
+		t.Errorf("a live region is forgotten: %v", err)
+	}
+	cell := eu.members.ofCell()
+	eu.stop()
+	for _, s := range us.servers {
+		wait(t, "the loss of eu", func() error {
+			_, err := rpc.Call(t.Context(), s.RPC(), method.JobGet, rpc.To{Region: "eu"}, &method.JobRequest{JobID: "x"})
+			if model.KindOf(err) != model.KindUnreachable {
+				return fmt.Errorf("the answer is %v", err)
+			}
+			return nil
+		})
+		if st := statusOf(s, "eu"); st.Healthy || st.CellID != cell {
+			t.Errorf("a lost region is listed as %+v", st)
+		}
+	}
+	var out *method.RegionForgetResponse
+	wait(t, "gossip to see its death, and eu to be forgotten", func() (err error) {
+		if out, err = rpc.Call(t.Context(), us.any().RPC(), method.RegionForget, rpc.To{}, &method.RegionForgetRequest{Name: "eu"}); err == nil && len(out.Failed) > 0 {
+			err = fmt.Errorf("not by %v", out.Failed)
+		}
+		if model.KindOf(err) == model.KindNotFound {
+			return nil
+		}
+		return err
+	})
+	for _, s := range us.servers {
+		wait(t, "nothing of eu at "+s.cfg.Name, func() error {
+			if st := statusOf(s, "eu"); st.Name != "" {
+				return fmt.Errorf("%+v", st)
+			}
+			for _, m := range s.gossip.Members() {
+				if m.Tags["region"] == "eu" {
+					return fmt.Errorf("the member %s is %s", m.Name, m.Status)
+				}
+			}
+			return nil
+		})
+		// What gossip tells from now on does not bring it back.
+		s.gossipChanged()
+		if _, err := rpc.Call(t.Context(), s.RPC(), method.JobGet, rpc.To{Region: "eu"}, &method.JobRequest{JobID: "x"}); model.KindOf(err) != model.KindUnknownRegion {
+			t.Errorf("%s: a call for it: %v", s.cfg.Name, err)
+		}
+	}
+}
+
+func TestARegionThatComesBackUnderAnotherNameIsToldToBeRenamed(t *testing.T) {
+	us := startServer(t, "s1", "us", t.TempDir(), 1)
+	lead(t, us)
+	dir := t.TempDir()
+	eu := startServer(t, "e1", "eu", dir, 1, us.cfg.AdvertiseSerf)
+	lead(t, eu)
+	cell := eu.members.ofCell()
+	wait(t, "eu is pinned", func() error {
+		if st := statusOf(us, "eu"); st.CellID != cell {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
+	eu.stop()
+	ap := startServer(t, "e1", "ap", dir, 1, us.cfg.AdvertiseSerf)
+	lead(t, ap)
+	wait(t, "the rename is seen", func() error {
+		st := statusOf(us, "ap")
+		if len(st.Quarantined) != 1 || st.Quarantined[0].KnownAs != "eu" || st.Quarantined[0].CellID != cell || st.Healthy {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
+	_, err := rpc.Call(t.Context(), us.RPC(), method.JobRegister, rpc.To{Region: "ap"}, &method.JobRegisterRequest{Job: aJob("x", 1)})
+	if model.KindOf(err) != model.KindUnreachable || !strings.Contains(err.Error(), `known as region "eu"`) {
+		t.Errorf("a call for the new name: %v", err)
+	}
+	wait(t, "the old name's death in gossip", func() error {
+		for _, m := range us.gossip.Members() {
+			if m.Name == "e1.eu" && m.Status == "alive" {
+				return errors.New("it is alive")
+			}
+		}
+		us.gossipChanged()
+		return nil
+	})
+	call(t, us.RPC(), method.RegionAccept, rpc.To{}, &method.RegionAcceptRequest{Name: "ap", CellID: cell})
+	register(t, us.RPC(), "ap", aJob("x", 1))
+	if st := statusOf(us, "eu"); st.Name != "" {
+		t.Errorf("the old name is listed as %+v", st)
+	}
+	if now := ap.members.ofCell(); now != cell {
+		t.Errorf("its cell was %s and is %s", cell, now)
+	}
+}

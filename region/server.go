@@ -38,6 +38,9 @@ type Config struct {
 	Expect int
 	// Join are gossip addresses of servers of this region or any other.
 	Join []string
+	// Regions are those that may join and be spoken with, beside our own; none
+	// means all.
+	Regions []string
 	// JoinInterval is the longest wait between tries; after JoinTries without
 	// any success the server gives up, 0 never.
 	JoinInterval time.Duration
@@ -135,7 +138,7 @@ func New(cfg Config) (_ *Server, err error) {
 	s.listener = rpc.NewListener(cfg.RPC, advertise, cfg.Dial, cfg.Limits)
 	s.rpc = rpc.NewServer(rpc.ServerConfig{Dial: cfg.Dial, Limits: cfg.Limits, Log: cfg.Log, Metrics: cfg.Metrics})
 	s.dir, err = federation.NewDirectory(federation.DirectoryConfig{
-		Region: cfg.Region, Self: cfg.AdvertiseRPC, Cell: s.members.ofCell, Probe: s.probe, DataDir: dir, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
+		Region: cfg.Region, Self: cfg.AdvertiseRPC, Cell: s.members.ofCell, Probe: s.probe, DataDir: dir, Regions: cfg.Regions, Clock: cfg.Clock, Log: cfg.Log.Named("directory"),
 	})
 	if err != nil {
 		return nil, err
@@ -151,7 +154,7 @@ func New(cfg Config) (_ *Server, err error) {
 	}
 	s.gossip, err = federation.NewGossip(federation.GossipConfig{
 		Name: cfg.Name, Region: cfg.Region, Datacenter: cfg.Datacenter, ID: s.cell.ID(), Cell: s.members.cellID, Bind: cfg.BindSerf, Advertise: cfg.AdvertiseSerf,
-		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Log: cfg.Log, Notify: s.gossipChanged,
+		RPC: cfg.AdvertiseRPC, Expect: cfg.Expect, Build: cfg.Version, DataDir: dir, Regions: cfg.Regions, Log: cfg.Log, Notify: s.gossipChanged,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.cell.Close())
@@ -328,9 +331,6 @@ func (s *Server) stop(leave bool) error {
 // the rest.
 func (s *Server) RPC() *rpc.Server { return s.rpc }
 
-// Forget drops a lost region from the directory.
-func (s *Server) Forget(region string) bool { return s.dir.Forget(region) }
-
 // Ready reports whether the region has a leader that this server knows.
 func (s *Server) Ready() bool { return s.look.Leader() != "" }
 
@@ -343,8 +343,9 @@ func (s *Server) IsLeader() bool { return s.cell.IsLeader() }
 // gossipChanged takes up what gossip says now. Gossip's goroutine alone calls
 // it, so that an older view never follows a newer one.
 func (s *Server) gossipChanged() {
-	peers, _ := s.gossip.Peers()
+	peers, refused := s.gossip.Peers()
 	s.dir.Update(peers)
+	s.dir.Refuse(refused)
 	s.members.notify()
 }
 

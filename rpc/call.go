@@ -156,6 +156,7 @@ func (s *Server) call(ctx context.Context, env *Envelope, spec method.Spec, req 
 		if err != nil {
 			return nil, nil, tries.last(err)
 		}
+		tries.onto(&dec)
 		start := time.Now()
 		if dec.Local {
 			err = s.guard(h, func() (err error) { v, err = h.unary(ctx, &Inbound{Envelope: env}, req); return err })
@@ -166,7 +167,7 @@ func (s *Server) call(ctx context.Context, env *Envelope, spec method.Spec, req 
 		if err == nil {
 			return v, body, nil
 		}
-		if !tries.again(ctx, s.router.Region(), env, spec, dec, err) {
+		if !tries.again(ctx, holds(s.router.Region(), spec, dec), env, spec, err) {
 			return nil, nil, tries.last(err)
 		}
 	}
@@ -206,23 +207,33 @@ func (x *exchange) body(ctx context.Context) ([]byte, error) {
 	case frameBody:
 		return f.payload, nil
 	case frameError:
-		return nil, decodeError(f.payload)
+		return nil, x.refusal(ctx, f.payload)
 	}
 	return nil, io.EOF
 }
 
 func (s *Server) open(ctx context.Context, env *Envelope, spec method.Spec, req any) (receiver, error) {
-	h, dec, err := s.route(ctx, env)
-	if err != nil {
-		return nil, err
-	}
-	if !dec.Local {
+	held := false
+	return openHeld(func(tries *attempts) (receiver, error) {
+		held = false // what the router says is final
+		h, dec, err := s.route(ctx, env)
+		if err != nil {
+			return nil, err
+		}
+		if dec.Local {
+			return s.stream(ctx, h, env, req), nil
+		}
+		held = holds(s.router.Region(), spec, dec)
+		tries.onto(&dec)
 		x, err := s.carry(ctx, spec, dec, env, req)
 		if err != nil {
 			return nil, err
 		}
 		return &remoteStream{ctx, x}, nil
-	}
+	}, func(tries *attempts, err error) bool { return tries.again(ctx, held, env, spec, err) })
+}
+
+func (s *Server) stream(ctx context.Context, h *handler, env *Envelope, req any) *localStream {
 	l := &localStream{ctx: ctx, replies: make(chan any), done: make(chan struct{})}
 	l.wg.Go(func() {
 		defer close(l.done)
@@ -237,7 +248,72 @@ func (s *Server) open(ctx context.Context, env *Envelope, spec method.Spec, req 
 			})
 		})
 	})
-	return l, nil
+	return l
+}
+
+// heldStream is a stream that is begun anew, perhaps elsewhere, when its server
+// is lost before the first reply.
+type heldStream struct {
+	begin func(*attempts) (receiver, error)
+	again func(*attempts, error) bool
+	tries attempts
+	begun bool
+
+	mu     sync.Mutex // guards what follows, and is not held while one is begun
+	cur    receiver
+	closed bool
+}
+
+func openHeld(begin func(*attempts) (receiver, error), again func(*attempts, error) bool) (receiver, error) {
+	h := &heldStream{begin: begin, again: again}
+	return h, h.start()
+}
+
+// start begins the stream, until it has begun or must not be tried again.
+func (h *heldStream) start() error {
+	for {
+		next, err := h.begin(&h.tries)
+		if err != nil {
+			if h.again(&h.tries, err) {
+				continue
+			}
+			return h.tries.last(err)
+		}
+		h.mu.Lock()
+		old := h.cur
+		h.cur = next
+		closed := h.closed
+		h.mu.Unlock()
+		if old != nil {
+			old.close()
+		}
+		if closed {
+			next.close()
+			return context.Canceled
+		}
+		return nil
+	}
+}
+
+func (h *heldStream) recv() (any, []byte, error) {
+	for {
+		v, b, err := h.cur.recv()
+		if err == nil || err == io.EOF || h.begun || !h.again(&h.tries, err) {
+			h.begun = true
+			return v, b, h.tries.last(err)
+		}
+		if err := h.start(); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+func (h *heldStream) close() {
+	h.mu.Lock()
+	h.closed = true
+	cur := h.cur
+	h.mu.Unlock()
+	cur.close()
 }
 
 // localStream is a stream served in this process.

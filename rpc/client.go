@@ -112,26 +112,40 @@ func (c *Client) report(region, addr string, err error) {
 }
 
 func (c *Client) call(ctx context.Context, env *Envelope, spec method.Spec, req any) (any, []byte, error) {
-	x, err := c.begin(ctx, env, spec, req)
-	if err != nil {
-		return nil, nil, err
+	var tries attempts
+	for {
+		b, err := c.ask(ctx, &tries, env, spec, req)
+		if err == nil {
+			return nil, b, nil
+		}
+		if !tries.again(ctx, false, env, spec, err) {
+			return nil, nil, tries.last(err)
+		}
 	}
-	defer x.Close()
-	b, err := x.body(ctx)
-	return nil, b, err
 }
 
-func (c *Client) open(ctx context.Context, env *Envelope, spec method.Spec, req any) (receiver, error) {
-	x, err := c.begin(ctx, env, spec, req)
+func (c *Client) ask(ctx context.Context, tries *attempts, env *Envelope, spec method.Spec, req any) ([]byte, error) {
+	x, err := c.begin(ctx, tries, env, spec, req)
 	if err != nil {
 		return nil, err
 	}
-	return &remoteStream{ctx, x}, nil
+	defer x.Close()
+	return x.body(ctx)
+}
+
+func (c *Client) open(ctx context.Context, env *Envelope, spec method.Spec, req any) (receiver, error) {
+	return openHeld(func(tries *attempts) (receiver, error) {
+		x, err := c.begin(ctx, tries, env, spec, req)
+		if err != nil {
+			return nil, err
+		}
+		return &remoteStream{ctx, x}, nil
+	}, func(tries *attempts, err error) bool { return tries.again(ctx, false, env, spec, err) })
 }
 
 // begin sends a call to a server of the client's region, else, when it is for
 // another region, to one of that.
-func (c *Client) begin(ctx context.Context, env *Envelope, spec method.Spec, req any) (*exchange, error) {
+func (c *Client) begin(ctx context.Context, tries *attempts, env *Envelope, spec method.Spec, req any) (*exchange, error) {
 	if env.Region == "" || env.Region == model.GlobalRegion {
 		env.Region = c.cfg.Region
 	}
@@ -143,10 +157,12 @@ func (c *Client) begin(ctx context.Context, env *Envelope, spec method.Spec, req
 		return nil, model.Errorf(model.KindTooLarge, "the request of %d bytes is over the limit of %d", len(b), c.limits.MaxBody)
 	}
 	own := Decision{Servers: c.Servers(), Region: c.cfg.Region}
+	tries.onto(&own)
 	if env.Region == c.cfg.Region || c.cfg.Directory == nil {
 		return c.send(ctx, own, env, spec, b)
 	}
 	there := Decision{Servers: c.cfg.Directory(env.Region), Region: env.Region}
+	tries.onto(&there)
 	if len(there.Servers) == 0 {
 		return c.send(ctx, own, env, spec, b)
 	}
@@ -172,6 +188,9 @@ func (r clientRouter) Route(context.Context, *Envelope, method.Spec) (Decision, 
 func (r clientRouter) Report(region, addr string, err error, _ time.Duration) {
 	r.c.report(region, addr, err)
 }
+
+// Leads is not kept: a client's calls go to the nearest server, which knows.
+func (r clientRouter) Leads(string, string) {}
 
 func (r clientRouter) Unreachable(region string, cause error) *model.Error {
 	return model.NoAnswer(region, cause, r.c.LastContact(region), time.Now())

@@ -63,8 +63,8 @@ func (e *Envelope) forward(from, target string, timeout time.Duration) (*Envelop
 		out.Forwarded = true
 		return &out, nil
 	}
-	if slices.Contains(e.Path, target) {
-		return nil, &model.Error{Kind: model.KindLoop, Region: target, Message: "the request came to region \"" + from + "\" over " + quoteList(e.Path) + " and would go back to \"" + target + "\"; servers disagree about where that region is"}
+	if slices.Contains(e.Path, target) || slices.Contains(e.Path, from) {
+		return nil, &model.Error{Kind: model.KindLoop, Region: target, Message: "the request came to region \"" + from + "\" over " + quoteList(e.Path) + " and would go on to \"" + target + "\"; servers disagree about where that region is, see atoll region list"}
 	}
 	out.Path = append(slices.Clip(slices.Clone(e.Path)), from)
 	out.Forwarded = false

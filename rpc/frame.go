@@ -20,6 +20,9 @@ const (
 	frameEnd
 	frameError
 	frameAlive
+	// frameLeader tells a caller of another region which server leads, so that
+	// its next call goes there.
+	frameLeader
 )
 
 // Limits bound what a peer can cost. The zero value means the defaults.
@@ -72,6 +75,8 @@ func (l *Limits) of(kind byte) int {
 		return l.MaxBody
 	case frameEnvelope, frameError:
 		return l.MaxEnvelope
+	case frameLeader:
+		return maxAddr
 	}
 	return 0
 }
@@ -80,6 +85,9 @@ func (l *Limits) of(kind byte) int {
 var errFrame = errors.New("malformed frame")
 
 const headLen = 5
+
+// maxAddr bounds an address, in bytes.
+const maxAddr = 512
 
 // readFrame reads one frame. It allocates no more than what arrives, whatever
 // the length claims.
@@ -90,7 +98,7 @@ func readFrame(r io.Reader, limits *Limits) (kind byte, payload []byte, err erro
 	}
 	kind = head[4]
 	size := int(binary.BigEndian.Uint32(head[:]))
-	if kind < frameEnvelope || kind > frameAlive {
+	if kind < frameEnvelope || kind > frameLeader {
 		return 0, nil, fmt.Errorf("%w: type %d", errFrame, kind)
 	}
 	if limit := limits.of(kind); size > limit {

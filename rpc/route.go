@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -20,8 +22,11 @@ type Router interface {
 	// ends.
 	Route(ctx context.Context, env *Envelope, spec method.Spec) (Decision, error)
 	// Report tells of an attempt to reach a server: err is nil when it
-	// answered at all.
+	// answered at all, and is ErrBroken when its connection ended meanwhile,
+	// which does not say that there is none to be had.
 	Report(region, addr string, err error, rtt time.Duration)
+	// Leads tells that a region's leader is said to be at an address.
+	Leads(region, addr string)
 	// Unreachable makes the error for a region whose servers did not answer.
 	Unreachable(region string, cause error) *model.Error
 }
@@ -35,6 +40,11 @@ type Decision struct {
 	Region  string
 	// Cell is the region's, as far as it is known here.
 	Cell string
+	// by is when the caller must have heard something, when its silence began
+	// with another server; zero gives the call all of Limits.Silence. again says
+	// that the call was sent before.
+	by    time.Time
+	again bool
 }
 
 // exchange is a call on its way to another agent: the stream, and its first
@@ -51,6 +61,12 @@ type exchange struct {
 	d      *dispatcher
 	env    *Envelope
 	spec   method.Spec
+	// others is true when another server may be asked the same, once this one is
+	// lost.
+	others bool
+	// count is of what is open to the region of a server that was dialled.
+	count  *regionTraffic
+	closed atomic.Bool
 	// answered is true once a body or an error came.
 	answered bool
 }
@@ -60,6 +76,8 @@ type dispatcher struct {
 	limits Limits
 	pool   *Pool
 	router Router
+	// traffic measures what is sent.
+	traffic traffic
 }
 
 // notTaken marks a failure after which the far end surely did not act.
@@ -69,9 +87,30 @@ func (e notTaken) Unwrap() error { return e.error }
 
 func taken(err error) bool { return !errors.As(err, &notTaken{}) }
 
+// lost marks the end of a call whose server took it and then was gone, with
+// nothing answered: by, unless zero, is when the caller must have heard from
+// another.
+type lost struct {
+	err error
+	by  time.Time
+}
+
+func (e *lost) Error() string { return e.err.Error() }
+
+func (e *lost) Unwrap() error { return e.err }
+
+// ErrBroken marks the end of a connection with a call under way on it.
+var ErrBroken = errors.New("the connection broke off")
+
+// repeatable reports whether a call may be sent again though a server may have
+// acted on it.
+func repeatable(spec method.Spec) bool { return !spec.Write || spec.Once }
+
 // send brings a call to where the decision says: to the session, else to the
-// first of the servers that takes it.
-func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec method.Spec, body []byte) (*exchange, error) {
+// first of the servers that takes it. Servers that refuse cost no time; of those
+// that say nothing there is time for two. One whose connection broke off under a
+// call that may be sent again is asked once more, after the others.
+func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec method.Spec, body []byte) (x *exchange, err error) {
 	if dec.Session != nil {
 		x, err := d.over(ctx, dec.Session, d.limits.Silence, env, spec, body)
 		if err != nil {
@@ -79,22 +118,32 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 		}
 		return x, nil
 	}
+	defer func() {
+		if err != nil {
+			d.traffic.failed(dec.Region, err)
+		}
+	}()
 	if len(dec.Servers) == 0 {
 		return nil, d.router.Unreachable(dec.Region, errors.New("no server of it is known"))
 	}
-	// Two candidates share the time in which the caller must have heard.
 	deadline := time.Now().Add(d.limits.Silence)
+	if !dec.by.IsZero() && dec.by.Before(deadline) {
+		deadline = dec.by
+	}
 	last := errors.New("its time was over before it could be asked")
-	applied := false
-	for i, addr := range dec.Servers[:min(2, len(dec.Servers))] {
+	applied, halved := false, false
+	servers, broken := dec.Servers, false
+	for i := 0; i < len(servers); i++ {
+		addr := servers[i]
 		wait := time.Until(deadline)
-		if i == 0 && len(dec.Servers) > 1 && (!spec.Write || spec.Once) {
-			wait /= 2
-		}
-		if wait <= 0 && i > 0 {
+		if wait < time.Millisecond && i > 0 {
 			break
 		}
+		if !halved && i+1 < len(servers) && repeatable(spec) {
+			wait /= 2
+		}
 		start := time.Now()
+		d.traffic.sent(dec.Region, dec.again || i > 0)
 		x, err := d.attempt(ctx, addr, wait, env, spec, body)
 		if ctx.Err() != nil && err != nil {
 			// A caller in a hurry still learned that this server is slow.
@@ -106,10 +155,21 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 		d.router.Report(dec.Region, addr, err, time.Since(start))
 		if err == nil {
 			x.addr, x.region = addr, dec.Region
+			x.others = len(dec.Servers) > 1 && repeatable(spec)
+			x.count = d.traffic.of(dec.Region)
+			x.count.open.Add(1)
+			if x.first.kind == frameBody || x.first.kind == frameError {
+				d.traffic.answered(dec.Region, time.Since(start))
+			}
 			return x, nil
 		}
 		last = err
-		if applied = applied || taken(err); applied && spec.Write && !spec.Once {
+		halved = halved || time.Since(start) > wait/2
+		if errors.Is(err, ErrBroken) && !broken {
+			broken = true
+			servers = append(slices.Clone(servers), addr)
+		}
+		if applied = applied || taken(err); applied && !repeatable(spec) {
 			break
 		}
 	}
@@ -181,6 +241,8 @@ func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Durat
 		}
 		if err = session.ended(err); isTimeout(err) {
 			err = fmt.Errorf("no answer within %s", d.limits.Silence.Round(100*time.Millisecond))
+		} else {
+			err = fmt.Errorf("%w: %w", ErrBroken, err)
 		}
 		return nil, err
 	}
@@ -201,7 +263,11 @@ func (x *exchange) next(ctx context.Context, alive bool) (frame, error) {
 		if err != nil {
 			return frame{}, err
 		}
-		if f.kind == frameAlive && !alive {
+		switch {
+		case f.kind == frameLeader:
+			x.d.router.Leads(x.region, string(f.payload))
+			continue
+		case f.kind == frameAlive && !alive:
 			continue
 		}
 		x.answered = x.answered || f.kind == frameBody || f.kind == frameError
@@ -216,6 +282,10 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 	}
 	start := time.Now()
 	silence := max(x.limits.Silence, min(x.env.Quiet, maxQuiet))
+	if x.others && !x.answered && x.env.Quiet == 0 {
+		// The other half is for another server.
+		silence = x.limits.Silence / 2
+	}
 	_ = x.stream.SetReadDeadline(start.Add(silence))
 	if ctx.Err() != nil {
 		return frame{}, x.d.interrupted(ctx, x.env, x.spec, ctx.Err())
@@ -229,22 +299,57 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 	}
 	if err = x.session.ended(err); isTimeout(err) {
 		err = fmt.Errorf("nothing was heard for %s", silence.Round(100*time.Millisecond))
+	} else {
+		err = fmt.Errorf("%w: %w", ErrBroken, err)
 	}
 	if x.addr != "" {
 		x.session.giveUp(start)
 		x.d.router.Report(x.region, x.addr, err, 0)
 	}
 	if x.spec.Write && !x.answered {
-		return frame{}, outcomeUnknown(x.env, x.region, err)
+		err = outcomeUnknown(x.env, x.region, err)
+	} else if x.addr == "" {
+		err = &model.Error{Kind: model.KindUnreachable, Message: fmt.Sprintf("node %s is gone: %v", x.env.NodeID, err)}
+	} else {
+		err = x.d.router.Unreachable(x.region, err)
 	}
-	if x.addr == "" {
-		return frame{}, &model.Error{Kind: model.KindUnreachable, Message: fmt.Sprintf("node %s is gone: %v", x.env.NodeID, err)}
+	if x.addr != "" {
+		x.d.traffic.failed(x.region, err)
 	}
-	return frame{}, x.d.router.Unreachable(x.region, err)
+	if x.addr != "" && !x.answered {
+		err = &lost{err, start.Add(x.limits.Silence)}
+	}
+	return frame{}, err
+}
+
+// refusal is the error that the far end answers with. One that stops cancels what
+// it has under way, and is lost to the call as if it had died.
+func (x *exchange) refusal(ctx context.Context, payload []byte) error {
+	err := decodeError(payload)
+	kind := model.KindOf(err)
+	if x.addr != "" {
+		x.d.traffic.failed(x.region, err)
+	}
+	if ctx.Err() != nil || x.addr == "" || kind != model.KindCanceled && kind != model.KindOutcomeUnknown {
+		return err
+	}
+	if kind == model.KindCanceled {
+		err = fmt.Errorf("the server at %s stops", x.addr)
+		x.d.router.Report(x.region, x.addr, err, 0)
+		if x.spec.Write {
+			err = outcomeUnknown(x.env, x.region, err)
+		} else {
+			err = x.d.router.Unreachable(x.region, err)
+		}
+	}
+	return &lost{err: err}
 }
 
 // Close ends the call; the far end's handler is cancelled if it still works.
 func (x *exchange) Close() {
 	x.stop()
 	x.session.end(x.stream)
+	if x.count != nil && x.closed.CompareAndSwap(false, true) {
+		x.count.open.Add(-1)
+	}
 }

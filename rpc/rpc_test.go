@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,22 @@ type fakeRouter struct {
 	cell   string // of every other region
 	came   string // the cell that the last call was for
 	failed []string
+	leader string // of another region, as last told
+	// inOrder puts servers that failed behind the others, as the directory does.
+	inOrder bool
+}
+
+// forget forgets what the router was told.
+func (r *fakeRouter) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed, r.leader = nil, ""
+}
+
+func (r *fakeRouter) told() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.leader
 }
 
 func (r *fakeRouter) lastCell() string {
@@ -57,7 +74,12 @@ func (r *fakeRouter) Route(_ context.Context, env *Envelope, _ method.Spec) (Dec
 		r.came = env.Cell
 		return Decision{Local: true}, nil
 	}
-	return Decision{Servers: r.to[env.Region], Region: env.Region, Cell: r.cell}, nil
+	servers := slices.Clone(r.to[env.Region])
+	if r.inOrder {
+		failed := func(addr string) int { return min(1, slices.Index(r.failed, addr)+1) }
+		slices.SortStableFunc(servers, func(a, b string) int { return failed(a) - failed(b) })
+	}
+	return Decision{Servers: servers, Region: env.Region, Cell: r.cell}, nil
 }
 func (r *fakeRouter) Report(_, addr string, err error, _ time.Duration) {
 	if err != nil {
@@ -65,6 +87,11 @@ func (r *fakeRouter) Report(_, addr string, err error, _ time.Duration) {
 		defer r.mu.Unlock()
 		r.failed = append(r.failed, addr)
 	}
+}
+func (r *fakeRouter) Leads(_, addr string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leader = addr
 }
 func (r *fakeRouter) Unreachable(region string, cause error) *model.Error {
 	return &model.Error{Kind: model.KindUnreachable, Region: region, Message: fmt.Sprintf("region %q is unreachable: %v", region, cause)}

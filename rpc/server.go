@@ -32,7 +32,6 @@ type ServerConfig struct {
 type Server struct {
 	dispatcher
 	log      hclog.Logger
-	metrics  *metrics.Metrics
 	handlers map[string]*handler
 
 	ctx    context.Context
@@ -70,10 +69,10 @@ func NewServer(cfg ServerConfig) *Server {
 		cfg.Dial = DialTCP
 	}
 	s := &Server{
-		log: cfg.Log.Named("rpc"), metrics: cfg.Metrics,
+		log:      cfg.Log.Named("rpc"),
 		handlers: make(map[string]*handler), sessions: make(map[*Session]struct{}),
 	}
-	s.limits, s.router = cfg.Limits.withDefaults(), cfg.Router
+	s.limits, s.router, s.traffic.metrics = cfg.Limits.withDefaults(), cfg.Router, cfg.Metrics
 	s.pool = NewPool(cfg.Dial, s.log)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -242,6 +241,7 @@ func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, bod
 		if err != nil {
 			return tries.last(err)
 		}
+		tries.onto(&dec)
 		start := time.Now()
 		begun := false
 		if dec.Local {
@@ -250,7 +250,7 @@ func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, bod
 			begun, err = s.splice(ctx, h, dec, env, body, in)
 		}
 		s.measure(h, dec, err, start)
-		if err == nil || begun || !tries.again(ctx, s.router.Region(), env, h.spec, dec, err) {
+		if err == nil || begun || !tries.again(ctx, holds(s.router.Region(), h.spec, dec), env, h.spec, err) {
 			return tries.last(err)
 		}
 	}
@@ -310,6 +310,9 @@ func (s *Server) route(ctx context.Context, env *Envelope) (*handler, Decision, 
 	}
 	dec, err := s.router.Route(ctx, env, h.spec)
 	if err != nil {
+		if env.Region != "" && env.Region != s.router.Region() && model.KindOf(err) == model.KindUnreachable {
+			s.traffic.failed(env.Region, err)
+		}
 		return nil, Decision{}, err
 	}
 	if dec.Local && h.decode == nil {
@@ -326,6 +329,12 @@ func (s *Server) splice(ctx context.Context, h *handler, dec Decision, env *Enve
 		return false, err
 	}
 	defer x.Close()
+	if len(env.Path) > 0 && dec.Region == s.router.Region() && holds(dec.Region, h.spec, dec) {
+		// It came from another region, and this is not where its like belong.
+		if err := in.write(frame{frameLeader, []byte(x.addr)}); err != nil {
+			return true, err
+		}
+	}
 	for {
 		f, err := x.next(ctx, true)
 		if err != nil {
@@ -335,7 +344,7 @@ func (s *Server) splice(ctx context.Context, h *handler, dec Decision, env *Enve
 		case frameEnd:
 			return begun, nil
 		case frameError:
-			return begun, decodeError(f.payload)
+			return begun, x.refusal(ctx, f.payload)
 		case frameBody:
 			begun = true
 		}
@@ -372,18 +381,19 @@ func remaining(ctx context.Context) time.Duration {
 }
 
 func (s *Server) measure(h *handler, dec Decision, err error, start time.Time) {
-	if s.metrics == nil {
+	to := s.traffic.metrics
+	if to == nil {
 		return
 	}
 	labels := []metrics.Label{{Name: "method", Value: h.spec.Name}}
 	if !dec.Local {
 		labels = append(labels, metrics.Label{Name: "region", Value: dec.Region})
-		s.metrics.IncrCounterWithLabels([]string{"rpc", "forwarded"}, 1, labels)
+		to.IncrCounterWithLabels([]string{"rpc", "forwarded"}, 1, labels)
 	}
 	if err != nil {
-		s.metrics.IncrCounterWithLabels([]string{"rpc", "errors"}, 1, append(labels, metrics.Label{Name: "kind", Value: model.KindOf(err).String()}))
+		to.IncrCounterWithLabels([]string{"rpc", "errors"}, 1, append(labels, metrics.Label{Name: "kind", Value: model.KindOf(err).String()}))
 	}
-	s.metrics.MeasureSinceWithLabels([]string{"rpc", "call"}, start, labels)
+	to.MeasureSinceWithLabels([]string{"rpc", "call"}, start, labels)
 }
 
 // incoming is the server's side of a stream. Its writes are serialised, since

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -32,12 +33,51 @@ type Session struct {
 	quiet   *time.Timer // looks whether the far end is still there
 }
 
-// listening is a connection that knows when it last brought something.
+// listening is a connection that knows when it last brought something, and that
+// sends in one piece what yamux writes in several.
 type listening struct {
 	net.Conn
 	begun time.Time
 	last  atomic.Int64 // since begun
+	// held is what waits for the write that follows; body says that this is the
+	// body of the frame whose head came last. They are the send loop's alone.
+	held []byte
+	body bool
 }
+
+// yamux writes the head of a frame, of this many bytes, and its body apart: half
+// of what a call costs are system calls.
+const yamuxHead = 12
+
+// Write holds back what is surely followed at once: the head of a frame with a
+// body, and the frame that opens a stream, since whoever opens one writes to it.
+func (l *listening) Write(b []byte) (int, error) {
+	more := false
+	if l.body || len(b) != yamuxHead {
+		l.body = false
+	} else {
+		const typeData, typeWindow, flagSYN = 0, 1, 1
+		l.body = b[1] == typeData && binary.BigEndian.Uint32(b[8:]) > 0
+		more = l.body || b[1] == typeWindow && binary.BigEndian.Uint16(b[2:])&flagSYN != 0
+	}
+	if more && len(l.held) < maxHeld {
+		l.held = append(l.held, b...)
+		return len(b), nil
+	}
+	if len(l.held) == 0 {
+		return l.Conn.Write(b)
+	}
+	l.held = append(l.held, b...)
+	_, err := l.Conn.Write(l.held)
+	if l.held = l.held[:0]; cap(l.held) > keptHeld {
+		l.held = nil
+	}
+	return len(b), err
+}
+
+// maxHeld is after how many bytes of heads they are sent without waiting for more,
+// keptHeld the largest buffer that is kept for the next frame.
+const maxHeld, keptHeld = 1 << 10, 16 << 10
 
 func (l *listening) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)

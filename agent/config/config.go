@@ -36,9 +36,11 @@ type Config struct {
 	Ports     Ports
 	Advertise Endpoints
 	Server    Server
-	Client    Client
-	Plugins   map[string]map[string]any
-	Telemetry Telemetry
+	// Federation is Atoll's own block.
+	Federation Federation
+	Client     Client
+	Plugins    map[string]map[string]any
+	Telemetry  Telemetry
 	// Autopilot is what a new cell begins with; afterwards its configuration is
 	// changed through the API.
 	Autopilot model.AutopilotConfig
@@ -83,6 +85,13 @@ type PlanRejection struct {
 	Enabled   bool
 	Threshold int
 	Window    time.Duration
+}
+
+// Federation says with whom this agent's server speaks.
+type Federation struct {
+	// Regions are those that may join and be spoken with, beside the agent's own;
+	// none means all.
+	Regions []string
 }
 
 // Join says which servers to join, of this region or any other.
@@ -181,6 +190,11 @@ func (c *Config) Validate() error {
 	for _, id := range []struct{ key, value string }{{"region", c.Region}, {"datacenter", c.Datacenter}, {"name", c.Name}} {
 		if !plainName(id.value) {
 			say("%s %q must be 1 to 128 letters, digits, dashes, underscores or dots", id.key, id.value)
+		}
+	}
+	for _, name := range c.Federation.Regions {
+		if !plainName(name) {
+			say("federation.regions: %q is no name of a region", name)
 		}
 	}
 	if c.Region == model.AllRegions {

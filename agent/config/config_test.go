@@ -327,6 +327,8 @@ func TestWhatCannotBeRunIsRefused(t *testing.T) {
 		"beyond loopback":            {func(c *Config) { c.BindAddr = "0.0.0.0" }, "is beyond loopback"},
 		"beyond loopback, by gossip": {func(c *Config) { c.Addresses.Serf = "10.0.0.1" }, "the gossip listener at 10.0.0.1:4648 is beyond loopback"},
 		"beyond loopback, by name":   {func(c *Config) { c.Addresses.HTTP = "example.com" }, "the HTTP listener at example.com:4646 is beyond loopback"},
+		"regions of the federation":  {func(c *Config) { c.Federation.Regions = []string{"eu", "us-east.1"} }, ""},
+		"a region of all":            {func(c *Config) { c.Federation.Regions = []string{"*"} }, `federation.regions: "*" is no name`},
 		"beyond loopback, insecure":  {func(c *Config) { c.BindAddr, c.Insecure = "0.0.0.0", true }, ""},
 		"IPv6 loopback":              {func(c *Config) { c.BindAddr = "::1" }, ""},
 		"localhost":                  {func(c *Config) { c.BindAddr = "localhost" }, ""},

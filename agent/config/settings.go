@@ -65,6 +65,8 @@ var settings = map[string]setter{
 	"server.plan_rejection_tracker.node_threshold": number(func(c *Config) *int { return &c.Server.PlanRejection.Threshold }),
 	"server.plan_rejection_tracker.node_window":    duration(func(c *Config) *time.Duration { return &c.Server.PlanRejection.Window }),
 
+	"federation.regions": texts(func(c *Config) *[]string { return &c.Federation.Regions }),
+
 	"client.enabled":                truth(func(c *Config) *bool { return &c.Client.Enabled }),
 	"client.servers":                texts(func(c *Config) *[]string { return &c.Client.Servers }),
 	"client.server_join.retry_join": texts(func(c *Config) *[]string { return &c.Client.Servers }),

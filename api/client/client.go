@@ -44,6 +44,19 @@ func (c *Client) Accept(ctx context.Context, via, region, cellID string) (*metho
 	return out, err
 }
 
+// Forget has the servers of the agent's region, or of the region via unless that
+// is "", forget a region that is lost. It returns those that did, and why others
+// did not.
+func (c *Client) Forget(ctx context.Context, via, region string) (*method.RegionForgetResponse, error) {
+	out := new(method.RegionForgetResponse)
+	query := url.Values{}
+	if via != "" {
+		query.Set("region", via)
+	}
+	_, err := c.do(ctx, http.MethodPut, "/v1/federation/region/"+url.PathEscape(region)+"/forget", query, out)
+	return out, err
+}
+
 // Jobs lists the jobs of every region that begin with prefix, and says what each
 // region's rows are worth. An empty namespace is the default one.
 func (c *Client) Jobs(ctx context.Context, namespace, prefix string) ([]*model.JobStub, []model.RegionAnswer, error) {

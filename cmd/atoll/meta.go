@@ -40,6 +40,13 @@ func (m *meta) client() (*api.Client, error) {
 	cfg.Address = m.addr()
 	cfg.Region = cmp.Or(m.region, env("REGION"))
 	cfg.Namespace = cmp.Or(m.namespace, env("NAMESPACE"))
+	if !strings.HasPrefix(cfg.Address, "unix:") {
+		base := http.DefaultTransport.(*http.Transport).Clone()
+		if err := api.ConfigureTLS(&http.Client{Transport: base}, cfg.TLSConfig); err != nil {
+			return nil, fmt.Errorf("cannot use the TLS configuration: %w", err)
+		}
+		cfg.HttpClient = &http.Client{Transport: &apiclient.Retry{Base: base}}
+	}
 	c, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the address %q: %w", cfg.Address, err)
@@ -49,7 +56,7 @@ func (m *meta) client() (*api.Client, error) {
 
 // federation is the client of questions to all regions.
 func (m *meta) federation() *apiclient.Client {
-	return &apiclient.Client{Address: m.addr(), HTTP: http.DefaultClient}
+	return &apiclient.Client{Address: m.addr(), HTTP: &http.Client{Transport: &apiclient.Retry{}}}
 }
 
 // space is the namespace that is asked for.

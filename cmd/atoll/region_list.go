@@ -39,10 +39,14 @@ func regionListCommand() *cobra.Command {
 
 func listRegions(w io.Writer, m *meta, regions []*model.RegionOverview) {
 	rows := []string{"Name|Servers|Nodes Ready|Jobs Running|Health|Last Contact|Counts|Cell"}
-	claims := []string{"Region|Cell|Servers"}
+	claims := []string{"Region|Cell|Servers|Known As"}
+	refused := []string{"Region|Server|Version|Cause"}
 	for _, r := range regions {
 		for _, q := range r.Quarantined {
-			claims = append(claims, fmt.Sprintf("%s|%s|%s", r.Region, q.CellID, strings.Join(q.Servers, ",")))
+			claims = append(claims, fmt.Sprintf("%s|%s|%s|%s", r.Region, q.CellID, strings.Join(q.Servers, ","), q.KnownAs))
+		}
+		for _, s := range r.Refused {
+			refused = append(refused, fmt.Sprintf("%s|%s|%s|%s", r.Region, s.Name, s.Build, s.Cause))
 		}
 		alive := 0
 		for _, s := range r.Servers {
@@ -57,6 +61,10 @@ func listRegions(w io.Writer, m *meta, regions []*model.RegionOverview) {
 	if len(claims) > 1 {
 		fmt.Fprintln(w, title("Quarantined: other cells under the names of these regions"))
 		fmt.Fprintln(w, list(claims))
+	}
+	if len(refused) > 1 {
+		fmt.Fprintln(w, title("Not used: servers that speak another protocol"))
+		fmt.Fprintln(w, list(refused))
 	}
 }
 

@@ -30,6 +30,8 @@ func (here) Route(context.Context, *rpc.Envelope, method.Spec) (rpc.Decision, er
 	return rpc.Decision{Local: true}, nil
 }
 func (here) Report(string, string, error, time.Duration) {}
+func (here) Leads(string, string)                        {}
+
 func (here) Unreachable(region string, cause error) *model.Error {
 	return &model.Error{Kind: model.KindUnreachable, Region: region}
 }

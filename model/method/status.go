@@ -22,6 +22,8 @@ var (
 	// RegionForceLeave declares a failed server of any region gone.
 	RegionForceLeave = server[ForceLeaveRequest, Empty]("Region.ForceLeave")
 	RegionAccept     = server[RegionAcceptRequest, RegionAcceptResponse]("Region.Accept")
+	// RegionForget drops a region that is lost from what servers remember.
+	RegionForget = server[RegionForgetRequest, RegionForgetResponse]("Region.Forget")
 )
 
 type (
@@ -82,6 +84,17 @@ type (
 	RegionAcceptResponse struct {
 		Accepted []string
 		Failed   map[string]string
+	}
+	// RegionForgetRequest names a region. Alone is as for RegionAcceptRequest.
+	RegionForgetRequest struct {
+		Name  string
+		Alone bool
+	}
+	// RegionForgetResponse names the servers that forgot it, and why others did
+	// not.
+	RegionForgetResponse struct {
+		Forgotten []string
+		Failed    map[string]string
 	}
 	NodeSessionRequest  struct{ NodeID string }
 	NodeSessionResponse struct{ Connected bool }
