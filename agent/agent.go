@@ -189,7 +189,7 @@ func (a *Agent) newServer(addrs *addresses, l net.Listener) (err error) {
 		CheckTask:         CheckTask, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
 	})
 	if err == nil {
-		a.telemetry.open = append(a.telemetry.open, a.server.RPC().Open)
+		a.telemetry.flush = append(a.telemetry.flush, a.server.RPC().Flush)
 	}
 	return err
 }
@@ -222,7 +222,7 @@ func (a *Agent) newNode(ctx context.Context, addrs *addresses, httpAddr string, 
 		KeepEnded: cfg.Client.GCMaxAllocs, StopTasks: cfg.Dev, Version: Build, Log: a.log, Metrics: a.telemetry.metrics,
 	})
 	if err == nil {
-		a.telemetry.open = append(a.telemetry.open, a.node.Caller().Open)
+		a.telemetry.flush = append(a.telemetry.flush, a.node.Caller().Flush)
 	}
 	return err
 }

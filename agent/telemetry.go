@@ -22,9 +22,9 @@ type telemetry struct {
 	metrics    *metrics.Metrics
 	prometheus http.Handler // nil when off
 	interval   time.Duration
-	// open are the counts of calls that are open to each region, of each part of
-	// the agent that makes calls.
-	open []func() map[string]int
+	// flush are of each part of the agent that makes calls: they tell their
+	// counters, and how many calls are open to each region.
+	flush []func() map[string]int
 }
 
 func newTelemetry(cfg *config.Config) (*telemetry, error) {
@@ -81,8 +81,8 @@ func (t *telemetry) run(ctx context.Context) error {
 // queries among them. It is a gauge, which must be set again to last.
 func (t *telemetry) streams() {
 	sum := make(map[string]int)
-	for _, open := range t.open {
-		for region, n := range open() {
+	for _, flush := range t.flush {
+		for region, n := range flush() {
 			sum[region] += n
 		}
 	}

@@ -157,7 +157,7 @@ func BenchmarkForward(b *testing.B) {
 			eu, serf := startServer(b, "eu", link, 0)
 			us, _ := startServer(b, "us", nil, serf)
 			us.until(b, "/v1/jobs?region=eu", func(status int, _ string) bool { return status == http.StatusOK })
-			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}}
+			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
 			defer client.CloseIdleConnections()
 			var n atomic.Int64
 			job := func(id string) []byte {
@@ -184,7 +184,8 @@ func BenchmarkForward(b *testing.B) {
 						for b.Loop() {
 							callers, every := 64, time.Duration(0)
 							if load == "30%" {
-								every = time.Duration(float64(time.Second) / (0.3 * saturated))
+								// Enough for the rate to be had over the link.
+								callers, every = 256, time.Duration(float64(time.Second)/(0.3*saturated))
 							} else if _, err := fmt.Sscan(load, &callers); err != nil {
 								b.Fatal(err)
 							}

@@ -388,7 +388,6 @@ func (s *Server) measure(h *handler, dec Decision, err error, start time.Time) {
 	labels := []metrics.Label{{Name: "method", Value: h.spec.Name}}
 	if !dec.Local {
 		labels = append(labels, metrics.Label{Name: "region", Value: dec.Region})
-		to.IncrCounterWithLabels([]string{"rpc", "forwarded"}, 1, labels)
 	}
 	if err != nil {
 		to.IncrCounterWithLabels([]string{"rpc", "errors"}, 1, append(labels, metrics.Label{Name: "kind", Value: model.KindOf(err).String()}))

@@ -24,9 +24,12 @@ type traffic struct {
 	regions sync.Map         // *regionTraffic by name
 }
 
+// regionTraffic counts requests and retries by itself, since each call would wait
+// for a sink to make a name of their labels; Flush tells them.
 type regionTraffic struct {
-	labels []metrics.Label
-	open   atomic.Int64
+	labels            []metrics.Label
+	open              atomic.Int64
+	requests, retries atomic.Int64
 }
 
 func (t *traffic) of(region string) *regionTraffic {
@@ -43,10 +46,10 @@ func (t *traffic) sent(region string, again bool) {
 		return
 	}
 	if again {
-		t.metrics.IncrCounterWithLabels([]string{"region", "retries"}, 1, t.of(region).labels)
+		t.of(region).retries.Add(1)
 		return
 	}
-	t.metrics.IncrCounterWithLabels([]string{"region", "requests"}, 1, t.of(region).labels)
+	t.of(region).requests.Add(1)
 }
 
 func (t *traffic) failed(region string, err error) {
@@ -64,12 +67,19 @@ func (t *traffic) answered(region string, took time.Duration) {
 	t.metrics.AddSampleWithLabels([]string{"region", "round_trip"}, float32(took.Seconds()*1000), t.of(region).labels)
 }
 
-// Open returns how many calls to each region are under way; regions that were
-// called before have 0.
-func (s *Server) Open() map[string]int {
+// Flush tells the metrics what was counted since the last time, and returns how
+// many calls to each region are under way; regions that were called before have 0.
+// Who shows metrics calls it each second or so.
+func (s *Server) Flush() (open map[string]int) {
 	out := make(map[string]int)
 	s.traffic.regions.Range(func(name, r any) bool {
-		out[name.(string)] = int(r.(*regionTraffic).open.Load())
+		of := r.(*regionTraffic)
+		out[name.(string)] = int(of.open.Load())
+		for key, count := range map[string]*atomic.Int64{"requests": &of.requests, "retries": &of.retries} {
+			if n := count.Swap(0); n > 0 {
+				s.traffic.metrics.IncrCounterWithLabels([]string{"region", key}, float32(n), of.labels)
+			}
+		}
 		return true
 	})
 	return out

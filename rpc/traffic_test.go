@@ -49,6 +49,7 @@ func TestWhatGoesToARegionIsMeasured(t *testing.T) {
 	call("eu", 3)
 	call("ap", 2)
 	_, _ = Call(t.Context(), us.Server, refuse, To{Region: "eu"}, &ping{})
+	us.Flush()
 	got := figures(sink)
 	for name, want := range map[string]float64{
 		"t.region.requests;region=eu":                4,
@@ -84,16 +85,16 @@ func TestWhatGoesToARegionIsMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Each is open once it gave a sign of life.
-	for deadline := time.Now().Add(10 * time.Second); us.Open()["eu"] != 2 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(10 * time.Second); us.Flush()["eu"] != 2 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if open := us.Open(); open["eu"] != 2 || open["ap"] != 0 {
+	if open := us.Flush(); open["eu"] != 2 || open["ap"] != 0 {
 		t.Errorf("open are %v", open)
 	}
 	cancel()
 	<-done
 	stream.Close()
-	if open := us.Open(); open["eu"] != 0 {
+	if open := us.Flush(); open["eu"] != 0 {
 		t.Errorf("open are %v still", open)
 	}
 	if n := figures(sink)["t.region.round_trip;region=eu"]; n != 4 {
