@@ -29,6 +29,8 @@ type RolloutLearn struct {
 	Awaits string
 	// Lost, unless "", is a proposal that has not.
 	Lost string
+	// Open is the lowest number that the region may vote for from now on.
+	Open uint64
 	// Shares are of the version that the proposal ID made.
 	ID     string
 	Shares []model.Share
@@ -79,7 +81,8 @@ func rolloutOf(snap *state.Snapshot, key model.JobID) *model.Rollout {
 
 func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutLearn) (*None, error) {
 	r := rolloutOf(snap, c.Key)
-	changed := r.Drop(c.Lost)
+	changed := r.Drop(c.Lost) || r.Open < c.Open
+	r.Open = max(r.Open, c.Open)
 	if c.Won != nil && r.Adopt(c.Won, c.Own) {
 		changed = true
 		if err := await(tx, snap, c); err != nil {

@@ -16,8 +16,8 @@ import (
 
 // Proposal is a version of a multi-region job that one submit asks for.
 type Proposal struct {
-	// ID is unique: the submit's request id and the door's name. The same submit
-	// may come to two doors, and what they make of it may differ.
+	// ID is unique. The same submit may come to two doors, or to one twice, and
+	// what they make of it may differ.
 	ID string
 	// Request is the submit's request id, and Hash what it asked for: the same
 	// submit that comes again, by whatever door, finds what became of it.

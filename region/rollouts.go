@@ -95,20 +95,30 @@ func (s *rollouts) vote(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 	if p == nil || p.Job == nil || !p.Job.Multiregional() {
 		return nil, model.Invalidf("Proposal", "cannot vote: the request holds no multi-region job")
 	}
-	_, value, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, &state.Request{
+	asked := &state.Request{
 		ID: p.Request, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.Request), s.clock.Now().UnixNano()),
-	}, &cell.RolloutVote{Proposal: p})
+	}
+	_, value, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, asked, &cell.RolloutVote{Proposal: p})
 	out := &method.RolloutVoteResponse{}
 	switch {
 	case model.KindOf(err) == model.KindConflict:
 		out.Why = model.AsError(err).Message
+		_, err = s.snapshot().Recall(asked)
 	case err != nil:
 		return nil, err
 	case value.(*cell.RolloutVoted).ID != p.ID:
 		out.Why = "the same submit came by another region, and that is what it has voted for"
+		err = model.Errorf(model.KindConflict, "%s", out.Why)
 	default:
 		out.Yes = true
 		return out, nil
+	}
+	if err != nil {
+		// It is the memory of requests that says no, which is no vote: the number
+		// is let go, so that whoever counts is not left waiting.
+		if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, &cell.RolloutLearn{Key: p.Key(), Own: s.region, Open: p.Version + 1}); err != nil {
+			return nil, err
+		}
 	}
 	if r := s.snapshot().Rollout(nil, p.Key()); r != nil {
 		out.Yes, out.Never = r.Won.Mark() == p.Mark(), r.Refuses(p)
@@ -180,7 +190,7 @@ type submission struct {
 func (s *rollouts) submit(ctx context.Context, c *rpc.Inbound, sub *submission) (*method.JobRegisterResponse, error) {
 	key := sub.job.Key()
 	p := &model.Proposal{
-		ID: c.Envelope.RequestID + "@" + s.region, Request: c.Envelope.RequestID, Job: sub.job, Purge: sub.purge, Door: s.region,
+		ID: c.Envelope.RequestID + "@" + s.region + "/" + model.NewUUID(nil).String()[:8], Request: c.Envelope.RequestID, Job: sub.job, Purge: sub.purge, Door: s.region,
 		Time: s.clock.Now().UnixNano(), EvalPriority: sub.priority,
 	}
 	asked, err := request(c.Envelope.Method, p.Request, key.Namespace, sub.asks)
@@ -209,7 +219,7 @@ func (s *rollouts) submit(ctx context.Context, c *rpc.Inbound, sub *submission) 
 	if err != nil {
 		return nil, err
 	}
-	if voted := value.(*cell.RolloutVoted); kept != nil || voted.Version != p.Version || voted.ID != p.ID {
+	if voted := value.(*cell.RolloutVoted); voted.ID != p.ID {
 		// It came before: what counts is the proposal of that time.
 		if p, err = s.again(key, p.Request, voted); err != nil {
 			return nil, err

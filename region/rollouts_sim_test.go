@@ -88,7 +88,7 @@ func newSimulation(t *testing.T, seed uint64, names ...string) *archipelago {
 		}
 		r := &simRegion{archipelago: s, name: name, machine: m}
 		id := model.NewUUID(nil).String()
-		if _, _, err := r.Apply(t.Context(), cell.CmdCellInit, &cell.CellInit{Cell: state.Cell{ID: id, Region: name, Incarnation: id}}); err != nil {
+		if _, _, err := m.Apply(cell.CmdCellInit, nil, &cell.CellInit{Cell: state.Cell{ID: id, Region: name, Incarnation: id}}); err != nil {
 			t.Fatal(err)
 		}
 		r.door = &rollouts{
@@ -348,7 +348,7 @@ func (r *simRegion) check(before *model.Rollout, snap *state.Snapshot, cmd cell.
 				break
 			}
 			for id, regions := range s.voted {
-				if id != voted.ID && slices.Contains(regions, r.name) && s.jobs[id].Version == voted.Version {
+				if id != voted.ID && slices.Contains(regions, r.name) && s.jobs[id].Version == voted.Version && !s.ended(s.jobs[id].Born) {
 					s.panicf("%s voted for %s and %s, both version %d", r.name, id, voted.ID, voted.Version)
 				}
 			}
@@ -380,7 +380,7 @@ func (r *simRegion) check(before *model.Rollout, snap *state.Snapshot, cmd cell.
 			if p.Request == q.Request {
 				s.panicf("the request %s won as %s, version %d, and %s, version %d", p.Request, p.ID, p.Version, q.ID, q.Version)
 			}
-			if p.Version == q.Version && (p.Born == q.Born || s.root(p.Born) == s.root(q.Born)) {
+			if p.Version == q.Version && (p.Born == q.Born || s.root(p.Born) == s.root(q.Born) && !s.ended(min(p.Born, q.Born))) {
 				s.panicf("version %d was won by %s (%v, follows %v) and %s (%v, follows %v)", p.Version, p.ID, p.Regions(), p.Follows, q.ID, q.Regions(), q.Follows)
 			}
 		}
