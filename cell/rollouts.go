@@ -7,7 +7,7 @@ import (
 )
 
 // RolloutVote votes for a proposal. It answers with RolloutVoted, or a Conflict
-// when the region has voted for another of its number or for a higher one.
+// when the region does not vote for it.
 type RolloutVote struct{ Proposal *model.Proposal }
 
 // RolloutVoted is the vote that a proposal has: whoever proposes the same again is
@@ -29,11 +29,12 @@ type RolloutLearn struct {
 	Awaits string
 	// Lost, unless "", is a proposal that has not.
 	Lost string
-	// Shares are of the version Version, which the submit ID made.
-	Version uint64
-	ID      string
-	Shares  []model.Share
-	Time    int64
+	// Open is the lowest number that the region may vote for from now on.
+	Open uint64
+	// Shares are of the version that the proposal ID made.
+	ID     string
+	Shares []model.Share
+	Time   int64
 }
 
 // RolloutShare moves the region's own share of a version from one state to
@@ -63,11 +64,8 @@ func applyRolloutVote(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutV
 	}
 	p := c.Proposal
 	r := rolloutOf(snap, p.Key())
-	if job := snap.Job(nil, p.Key()); job != nil && job.Version >= p.Version && r.Voted(p.Version) != p.ID {
-		return nil, model.Errorf(model.KindConflict, "version %d of job %q is taken: the job is at version %d here; submit it again", p.Version, p.Job.ID, job.Version)
-	}
-	if !r.Vote(p) {
-		return nil, model.Errorf(model.KindConflict, "version %d of job %q is another submit's; submit it again to have it follow that one", p.Version, p.Job.ID)
+	if why := r.Vote(p); why != "" {
+		return nil, model.Errorf(model.KindConflict, "%s; submit it again to have it follow that one", why)
 	}
 	return &RolloutVoted{p.Version, p.ID}, tx.PutRollout(r)
 }
@@ -83,8 +81,9 @@ func rolloutOf(snap *state.Snapshot, key model.JobID) *model.Rollout {
 
 func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutLearn) (*None, error) {
 	r := rolloutOf(snap, c.Key)
-	changed := r.Drop(c.Lost)
-	if c.Won != nil && r.Adopt(c.Won) {
+	changed := r.Drop(c.Lost) || r.Open < c.Open
+	r.Open = max(r.Open, c.Open)
+	if c.Won != nil && r.Adopt(c.Won, c.Own) {
 		changed = true
 		if err := await(tx, snap, c); err != nil {
 			return nil, err
@@ -93,7 +92,7 @@ func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Rollout
 			return nil, err
 		}
 	}
-	if changed = r.Hear(c.Version, c.ID, c.Shares, c.Own) || changed; !changed {
+	if changed = r.Hear(c.ID, c.Shares, c.Own) || changed; !changed {
 		return &None{}, nil
 	}
 	return &None{}, tx.PutRollout(r)
@@ -102,7 +101,7 @@ func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Rollout
 // remember has the region know the submit of a version that it did not vote for,
 // should it come by this region's door.
 func remember(tx *state.Txn, snap *state.Snapshot, p *model.Proposal) error {
-	req := &state.Request{ID: p.ID, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.ID), p.Time)}
+	req := &state.Request{ID: p.Request, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.Request), p.Time)}
 	if kept, err := snap.Recall(req); kept != nil || err != nil {
 		return nil
 	}
@@ -159,7 +158,8 @@ func applyRolloutShare(tx *state.Txn, snap *state.Snapshot, index uint64, c *Rol
 			out, err = registered(tx, index, job, c.Eval)
 		}
 	case model.ShareStopped:
-		if job := snap.Job(nil, c.Key); job != nil && (!job.Stop || r.Won.Purge) {
+		// A job of one region that has the name meanwhile is not ours to stop.
+		if job := snap.Job(nil, c.Key); job != nil && job.Multiregional() && (!job.Stop || r.Won.Purge) {
 			out, err = applyJobDeregister(tx, snap, index, &JobDeregister{Key: c.Key, Purge: r.Won.Purge, Eval: c.Eval})
 		}
 	}

@@ -2,6 +2,7 @@ package model
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 )
 
@@ -15,15 +16,21 @@ import (
 
 // Proposal is a version of a multi-region job that one submit asks for.
 type Proposal struct {
-	// ID is the submit's request id, and Hash what it asked for: the same submit
-	// that comes again, by whatever door, finds what became of it.
-	ID   string
-	Hash [16]byte
+	// ID is unique. The same submit may come to two doors, or to one twice, and
+	// what they make of it may differ.
+	ID string
+	// Request is the submit's request id, and Hash what it asked for: the same
+	// submit that comes again, by whatever door, finds what became of it.
+	Request string
+	Hash    [16]byte
 	// Version is the number that the proposal is to have in all regions.
 	Version uint64
-	// Base are the regions of the version that it is to follow, whose majority it
-	// needs beside that of its own; none for a new job.
-	Base []string
+	// Born is the Time of the job's first version.
+	Born int64
+	// Follows is the version that it is to follow, and Base are the regions of
+	// that, whose majority it needs beside that of its own; none for a new job.
+	Follows Mark
+	Base    []string
 	// Job is the job as it was submitted. One that is to be stopped has Stop.
 	Job   *Job
 	Purge bool
@@ -38,6 +45,33 @@ type Proposal struct {
 	Time int64
 	// EvalPriority is that of the evaluations it causes, 0 for the job's.
 	EvalPriority int
+}
+
+// Mark orders the versions of a job that have won: by the birth of the job, then
+// by number. Two jobs may be born under one name in regions that do not hear each
+// other, or list different regions; when they meet, the younger is the job, and
+// the other is stopped. The id is for those that were born in the same instant.
+type Mark struct {
+	Born    int64
+	Version uint64
+	ID      string
+}
+
+// After reports whether a version comes after another; each comes after none.
+func (m Mark) After(o Mark) bool {
+	if m.ID == "" || o.ID == "" {
+		return m.ID != ""
+	}
+	return cmp.Or(cmp.Compare(m.Born, o.Born), cmp.Compare(m.Version, o.Version), cmp.Compare(m.ID, o.ID)) > 0
+}
+
+// Mark is the proposal's place among the versions of its job; that of nil is
+// before all.
+func (p *Proposal) Mark() Mark {
+	if p == nil {
+		return Mark{}
+	}
+	return Mark{p.Born, p.Version, p.ID}
 }
 
 // Key is the key of the proposed job.
@@ -170,9 +204,11 @@ type Rollout struct {
 	// won or lost.
 	Accepted *Proposal
 	// Votes are the newest of its votes, oldest first; Open is the lowest number
-	// that it may still vote for.
+	// that it may still vote for, and Blind the lowest from which on all votes are
+	// kept.
 	Votes []Vote
 	Open  uint64
+	Blind uint64
 	// Won is the newest version known to have won, nil before there is one.
 	Won *Proposal
 	// Shares are how far the participants of Won are, in their order, as far as
@@ -227,34 +263,71 @@ func (r *Rollout) Voted(version uint64) string {
 	return ""
 }
 
-// Vote takes up a proposal, unless a number as high was voted for or won before;
-// it reports whether the region has voted for it, now or earlier.
-func (r *Rollout) Vote(p *Proposal) bool {
-	if p.Version < r.Open {
-		return r.Voted(p.Version) == p.ID
+// Vote takes up a proposal, or says why the region does not vote for it. Whether
+// it never will is Refuses' to say.
+//
+// While a region waits to hear what became of a vote of its, it votes for no other
+// that goes by other regions: the majorities of the two could miss each other. And
+// it votes for none that would follow an older version than the newest it knows.
+func (r *Rollout) Vote(p *Proposal) (why string) {
+	a := r.Accepted
+	switch {
+	case r.Voted(p.Version) == p.ID:
+		return ""
+	case p.Version < r.Open, r.Won.Mark().After(p.Follows):
+		return fmt.Sprintf("version %d of job %q is another submit's", p.Version, p.Job.ID)
+	case a != nil && !(slices.Equal(a.Regions(), p.Regions()) && (len(p.Base) == 0 || slices.Equal(p.Base, p.Regions()))):
+		return fmt.Sprintf("another submit of job %q, which lists other regions, is being decided", p.Job.ID)
 	}
 	r.Open, r.Accepted = p.Version+1, p
 	r.Votes = append(slices.Clone(r.Votes), Vote{p.Version, p.ID})
 	if n := len(r.Votes) - votesKept; n > 0 {
+		r.Blind = r.Votes[n-1].Version + 1
 		r.Votes = r.Votes[n:]
 	}
-	return true
+	return ""
+}
+
+// Refuses reports whether the region has not voted for a proposal and never will:
+// it has voted for its number or for a higher one, or knows of a version that the
+// proposal does not follow.
+func (r *Rollout) Refuses(p *Proposal) bool {
+	return Refuses(r.Votes, r.Open, r.Blind, r.Won.Mark(), p)
+}
+
+// Refuses is Rollout.Refuses by what another region tells of itself.
+func Refuses(votes []Vote, open, blind uint64, won Mark, p *Proposal) bool {
+	return !slices.Contains(votes, Vote{p.Version, p.ID}) && blind <= p.Version && (p.Version < open || won.After(p.Follows))
 }
 
 // Adopt takes up a version that has won; it reports whether it is news. All
-// shares of it begin as pending.
-func (r *Rollout) Adopt(p *Proposal) bool {
-	if r.Won != nil && r.Won.Version >= p.Version {
+// shares of it begin as pending. The regions of the version before, unless they
+// have stopped, have a share too even when this one does not know of them: that of
+// stopping; and so has our own.
+func (r *Rollout) Adopt(p *Proposal, own string) bool {
+	if !p.Mark().After(r.Won.Mark()) {
 		return false
 	}
 	r.Won, r.Open = p, max(r.Open, p.Version+1)
-	if r.Accepted != nil && r.Accepted.Version <= p.Version {
+	if r.Accepted != nil && !r.Accepted.Mark().After(p.Mark()) {
 		r.Accepted = nil
 	}
+	before := r.Shares
 	r.Shares = nil
-	for _, region := range p.Participants() {
-		r.Shares = append(r.Shares, Share{Region: region, State: SharePending})
+	add := func(region string) {
+		if r.Share(region) == nil {
+			r.Shares = append(r.Shares, Share{Region: region, State: SharePending})
+		}
 	}
+	for _, region := range p.Participants() {
+		add(region)
+	}
+	for _, s := range before {
+		if s.State != ShareStopped {
+			add(s.Region)
+		}
+	}
+	add(own)
 	return true
 }
 
@@ -270,8 +343,8 @@ func (r *Rollout) Drop(id string) bool {
 // Hear takes up what others know of the shares of a version; it reports whether
 // anything was news. What a region says of itself counts the most: so own is
 // never changed by others.
-func (r *Rollout) Hear(version uint64, id string, shares []Share, own string) bool {
-	if r.Won == nil || r.Won.Version != version || r.Won.ID != id {
+func (r *Rollout) Hear(id string, shares []Share, own string) bool {
+	if r.Won == nil || r.Won.ID != id {
 		return false
 	}
 	news := false

@@ -70,7 +70,7 @@ func TestANumberIsWonOnce(t *testing.T) {
 					case r == nil:
 					case r.Voted(p.Version) == p.ID:
 						yes = append(yes, region)
-					case r.Open > p.Version:
+					case r.Refuses(p):
 						no = append(no, region)
 					}
 				}
@@ -93,15 +93,19 @@ func TestANumberIsWonOnce(t *testing.T) {
 func TestWhatIsHeardOnlyMovesForward(t *testing.T) {
 	r := &Rollout{}
 	p := proposal("p", 3, nil, "us", "eu")
+	yes := func(p *Proposal) bool { return r.Vote(p) == "" }
 	for range 2 {
-		if !r.Vote(p) {
+		if !yes(p) {
 			t.Error("a vote is given, and given again to the same")
 		}
 	}
-	if r.Vote(proposal("q", 3, nil, "us")) || r.Vote(proposal("q", 2, nil, "us")) {
+	if yes(proposal("q", 3, nil, "us", "eu")) || yes(proposal("q", 2, nil, "us", "eu")) {
 		t.Error("a number is voted for once, and none below it")
 	}
-	if !r.Adopt(p) || r.Accepted != nil || r.Adopt(proposal("o", 2, nil, "us")) {
+	if yes(proposal("other regions", 4, nil, "us")) || yes(proposal("other regions", 4, []string{"us"}, "us", "eu")) {
+		t.Error("while a vote is undecided, there is none for other regions")
+	}
+	if !r.Adopt(p, "us") || r.Accepted != nil || r.Adopt(proposal("o", 2, nil, "us"), "us") {
 		t.Errorf("%+v", r)
 	}
 	r.Set(Share{Region: "us", State: ShareRunning, DeploymentID: "d"})
@@ -110,23 +114,56 @@ func TestWhatIsHeardOnlyMovesForward(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	for _, c := range []struct {
-		version uint64
-		id      string
-		share   Share
-		news    bool
+		id    string
+		share Share
+		news  bool
 	}{
-		{3, "p", Share{Region: "eu", State: ShareBlocked, Seq: 2}, true},
-		{3, "p", Share{Region: "eu", State: ShareRunning, Seq: 1}, false},
-		{3, "other", Share{Region: "eu", State: ShareFailed, Seq: 9}, false},
-		{2, "p", Share{Region: "eu", State: ShareFailed, Seq: 9}, false},
-		{3, "p", Share{Region: "us", State: ShareFailed, Seq: 9}, false},
-		{3, "p", Share{Region: "unknown", State: ShareFailed, Seq: 9}, false},
+		{"p", Share{Region: "eu", State: ShareBlocked, Seq: 2}, true},
+		{"p", Share{Region: "eu", State: ShareRunning, Seq: 1}, false},
+		{"other", Share{Region: "eu", State: ShareFailed, Seq: 9}, false},
+		{"p", Share{Region: "us", State: ShareFailed, Seq: 9}, false},
+		{"p", Share{Region: "unknown", State: ShareFailed, Seq: 9}, false},
 	} {
-		if got := r.Hear(c.version, c.id, []Share{c.share}, "us"); got != c.news {
+		if got := r.Hear(c.id, []Share{c.share}, "us"); got != c.news {
 			t.Errorf("%+v is news: %t", c, got)
 		}
 	}
 	if r.Share("eu").State != ShareBlocked || r.Share("us").State != ShareBlocked || r.Settled() {
 		t.Errorf("%+v", r.Shares)
+	}
+}
+
+// The oldest votes are forgotten: of those a region says neither yes nor no.
+func TestForgottenVotesAreNotDenied(t *testing.T) {
+	r := &Rollout{}
+	first := proposal("first", 0, nil, "us")
+	for n := range uint64(votesKept + 1) {
+		if n == 0 {
+			r.Vote(first)
+			continue
+		}
+		r.Vote(proposal(fmt.Sprint("p", n), n, nil, "us"))
+	}
+	if r.Refuses(first) || r.Vote(first) == "" {
+		t.Error("it was voted for, which is forgotten: neither can be said")
+	}
+	if other := proposal("other", 1, nil, "us"); !r.Refuses(other) {
+		t.Error("that number is remembered as another's")
+	}
+}
+
+// A region that a version does not list, and its hearers, have it stop there even
+// when the version's door did not know of it.
+func TestWhatRanBeforeIsStopped(t *testing.T) {
+	r := &Rollout{}
+	one, two := proposal("one", 0, nil, "us", "eu"), proposal("two", 0, nil, "us", "ap")
+	one.Born, two.Born = 1, 2
+	r.Adopt(one, "us")
+	if !r.Adopt(two, "us") || r.Adopt(one, "us") || r.Share("eu") == nil || len(r.Shares) != 3 {
+		t.Errorf("the younger is the job: %+v", r.Shares)
+	}
+	other := &Rollout{}
+	if other.Adopt(two, "eu"); other.Share("eu") == nil {
+		t.Error("a region that never ran it has a share, that of telling so")
 	}
 }

@@ -56,12 +56,12 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 		if req.PreserveCounts {
 			return nil, model.Errorf(model.KindUnsupported, "PreserveCounts is not supported for multi-region jobs; write the counts into the job, or scale it afterwards")
 		}
-		if req.EnforceIndex {
+		if req.EnforceIndex && !s.multi.came(c, job.Namespace, &asks) {
 			if err := cell.EnforceIndex(s.snapshot().Job(nil, job.Key()), job.ID, req.JobModifyIndex); err != nil {
 				return nil, err
 			}
 		}
-		return s.multi.submit(ctx, c, &submission{job: job, priority: req.EvalPriority, asks: &asks, warnings: warnings})
+		return s.multi.submit(ctx, c, &submission{job: job, priority: req.EvalPriority, asks: &asks, warnings: warnings, exact: req.EnforceIndex})
 	}
 	submitted := *job
 	submitted.SubmitTime = now

@@ -141,10 +141,10 @@ func (l *leadership) begin(term *group.Group) {
 				return err
 			}})
 		})
-		multi := &rollouts{writer: &writer{applier: l.cell, clock: l.clock}, region: l.cellName, calls: l.calls}
+		others := linksBy(l.calls)
 		l.loop(term, "rollout", func(ctx context.Context) error {
 			return rollout.Run(ctx, rollout.Config{
-				Region: l.cellName, Snapshot: l.cell.Snapshot, Tell: multi.tell, Vote: multi.askVote, Clock: l.clock, Log: l.log.Named("rollout"),
+				Region: l.cellName, Snapshot: l.cell.Snapshot, Tell: others.tell, Vote: others.askVote, Clock: l.clock, Log: l.log.Named("rollout"),
 				Apply: func(ctx context.Context, cmd cell.Command, body any) error {
 					_, _, err := l.cell.Apply(ctx, cmd, body)
 					return err

@@ -118,9 +118,9 @@ var questions = []question{
 	}, false},
 }
 
-// silence is within what a region that says nothing is answered for, on a machine
+// answerTime is within what a region that says nothing is answered for, on a machine
 // that has other things to do.
-const silence = 2500 * time.Millisecond
+const answerTime = 2500 * time.Millisecond
 
 func TestFiveServersOfSixAreLost(t *testing.T) {
 	for name, lost := range map[string]func(*testing.T) string{"they refuse": closed, "they accept and never answer": mute} {
@@ -141,7 +141,7 @@ func TestFiveServersOfSixAreLost(t *testing.T) {
 					begun := time.Now()
 					err := q.ask(us.RPC(), "eu", n)
 					took := time.Since(begun)
-					if took > silence {
+					if took > answerTime {
 						t.Errorf("%s took %s", q.name, took)
 					}
 					if err == nil {
@@ -193,7 +193,7 @@ func TestATargetThatNeverAnswers(t *testing.T) {
 				if model.KindOf(err) != want || !strings.Contains(err.Error(), fmt.Sprintf("%q", region)) {
 					t.Errorf("%s at a %s, try %d: %v", q.name, door, try, err)
 				}
-				limit := silence
+				limit := answerTime
 				if try > 0 {
 					limit = 200 * time.Millisecond // it fails at once from then on
 				}

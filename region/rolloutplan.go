@@ -24,7 +24,7 @@ func (s *rollouts) plan(ctx context.Context, c *rpc.Inbound, req *method.Rollout
 	if _, err := job.Validate(); err != nil {
 		return nil, err
 	}
-	p := &model.Proposal{ID: c.Envelope.RequestID, Job: job, Door: s.region}
+	p := &model.Proposal{Request: c.Envelope.RequestID, Job: job, Door: s.region, Time: s.clock.Now().UnixNano()}
 	var lost *model.MultiregionRegion
 	if req.Without != "" {
 		if lost = job.Multiregion.Region(req.Without); lost == nil || len(job.Multiregion.Regions) == 1 {
@@ -84,15 +84,16 @@ func (s *rollouts) scale(ctx context.Context, c *rpc.Inbound, r *model.Rollout, 
 	if err != nil {
 		return nil, err
 	}
-	if !r.Settled() {
+	again := s.came(c, r.Namespace, req)
+	if !again && !r.Settled() {
 		return nil, model.Invalidf("Count", "job scaling blocked due to active deployment: version %d of job %q is still on its way through its regions; wait for its end", r.Won.Version, job.ID)
 	}
-	if req.JobModifyIndex != 0 {
+	if !again && req.JobModifyIndex != 0 {
 		if err := cell.EnforceIndex(s.snapshot().Job(nil, r.Key()), job.ID, req.JobModifyIndex); err != nil {
 			return nil, err
 		}
 	}
-	out, err := s.submit(ctx, c, &submission{job: job, asks: req})
+	out, err := s.submit(ctx, c, &submission{job: job, asks: req, from: r.Won})
 	if err != nil {
 		return nil, err
 	}
@@ -118,5 +119,5 @@ func (s *rollouts) stopGlobal(req *method.JobDeregisterRequest) (*submission, er
 	}
 	job := *r.Won.Job
 	job.Stop = true
-	return &submission{job: &job, purge: req.Purge, priority: req.EvalPriority, asks: req}, nil
+	return &submission{job: &job, purge: req.Purge, priority: req.EvalPriority, asks: req, from: r.Won}, nil
 }

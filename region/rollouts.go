@@ -26,10 +26,28 @@ type rollouts struct {
 	*writer
 	region string
 	calls  rpc.Caller
+	links
+}
+
+// links are the ways to other regions that a submit and the leader's loop share.
+type links struct {
+	tell    func(ctx context.Context, region string, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error)
+	askVote func(ctx context.Context, region string, req *method.RolloutVoteRequest) (*method.RolloutVoteResponse, error)
 }
 
 // rolloutTime bounds a call to another region about a rollout.
 const rolloutTime = 1800 * time.Millisecond
+
+func linksBy(calls rpc.Caller) links {
+	return links{
+		func(ctx context.Context, region string, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error) {
+			return rpc.Call(ctx, calls, method.RolloutTell, rpc.To{Region: region, Timeout: rolloutTime}, req)
+		},
+		func(ctx context.Context, region string, req *method.RolloutVoteRequest) (*method.RolloutVoteResponse, error) {
+			return rpc.Call(ctx, calls, method.RolloutVote, rpc.To{Region: region, Timeout: rolloutTime}, req)
+		},
+	}
+}
 
 func (s *rollouts) bind(r *rpc.Server) {
 	rpc.Handle(r, method.RolloutTell, s.told)
@@ -37,15 +55,6 @@ func (s *rollouts) bind(r *rpc.Server) {
 	rpc.Handle(r, method.RolloutRoom, s.room)
 	rpc.Handle(r, method.RolloutPlan, s.plan)
 	rpc.Handle(r, method.RolloutGet, s.get)
-}
-
-// tell and ask are the loop's ways to other regions.
-func (s *rollouts) tell(ctx context.Context, region string, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error) {
-	return rpc.Call(ctx, s.calls, method.RolloutTell, rpc.To{Region: region, Timeout: rolloutTime}, req)
-}
-
-func (s *rollouts) askVote(ctx context.Context, region string, req *method.RolloutVoteRequest) (*method.RolloutVoteResponse, error) {
-	return rpc.Call(ctx, s.calls, method.RolloutVote, rpc.To{Region: region, Timeout: rolloutTime}, req)
 }
 
 func (s *rollouts) told(ctx context.Context, _ *rpc.Inbound, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error) {
@@ -86,13 +95,38 @@ func (s *rollouts) vote(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 	if p == nil || p.Job == nil || !p.Job.Multiregional() {
 		return nil, model.Invalidf("Proposal", "cannot vote: the request holds no multi-region job")
 	}
-	_, _, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, &state.Request{
-		ID: p.ID, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.ID), s.clock.Now().UnixNano()),
-	}, &cell.RolloutVote{Proposal: p})
-	if model.KindOf(err) == model.KindConflict {
-		return &method.RolloutVoteResponse{Why: model.AsError(err).Message}, nil
+	asked := &state.Request{
+		ID: p.Request, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.Request), s.clock.Now().UnixNano()),
 	}
-	return &method.RolloutVoteResponse{Yes: err == nil}, err
+	_, value, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, asked, &cell.RolloutVote{Proposal: p})
+	out := &method.RolloutVoteResponse{}
+	switch {
+	case model.KindOf(err) == model.KindConflict:
+		out.Why = model.AsError(err).Message
+		_, err = s.snapshot().Recall(asked)
+	case err != nil:
+		return nil, err
+	case value.(*cell.RolloutVoted).ID != p.ID:
+		out.Why = "the same submit came by another region, and that is what it has voted for"
+		err = model.Errorf(model.KindConflict, "%s", out.Why)
+	default:
+		out.Yes = true
+		return out, nil
+	}
+	if err != nil {
+		// It is the memory of requests that says no, which is no vote: the number
+		// is let go, so that whoever counts is not left waiting.
+		if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, &cell.RolloutLearn{Key: p.Key(), Own: s.region, Open: p.Version + 1}); err != nil {
+			return nil, err
+		}
+	}
+	if r := s.snapshot().Rollout(nil, p.Key()); r != nil {
+		out.Yes, out.Never = r.Won.Mark() == p.Mark(), r.Refuses(p)
+		if out.Rival = r.Won.Mark(); r.Accepted.Mark().After(out.Rival) {
+			out.Rival = r.Accepted.Mark()
+		}
+	}
+	return out, nil
 }
 
 func (s *rollouts) get(ctx context.Context, _ *rpc.Inbound, req *method.JobRequest) (*method.RolloutResponse, error) {
@@ -144,39 +178,54 @@ type submission struct {
 	// asks is what was asked for, for the memory of requests.
 	asks     any
 	warnings []string
+	// from, unless nil, is the version that the job was made from, and exact says
+	// that it was made for no other than what the region runs: a newer one refuses
+	// it.
+	from  *model.Proposal
+	exact bool
 }
 
 // submit has a version of a multi-region job voted for by its regions, and tells
 // them when it has won. It ends once every region that can be reached holds it.
 func (s *rollouts) submit(ctx context.Context, c *rpc.Inbound, sub *submission) (*method.JobRegisterResponse, error) {
 	key := sub.job.Key()
-	snap := s.snapshot()
-	known := snap.Rollout(nil, key)
 	p := &model.Proposal{
-		ID: c.Envelope.RequestID, Job: sub.job, Purge: sub.purge, Door: s.region, Time: s.clock.Now().UnixNano(), EvalPriority: sub.priority,
+		ID: c.Envelope.RequestID + "@" + s.region + "/" + model.NewUUID(nil).String()[:8], Request: c.Envelope.RequestID, Job: sub.job, Purge: sub.purge, Door: s.region,
+		Time: s.clock.Now().UnixNano(), EvalPriority: sub.priority,
 	}
-	asked, err := request(c.Envelope.Method, p.ID, key.Namespace, sub.asks)
+	asked, err := request(c.Envelope.Method, p.Request, key.Namespace, sub.asks)
 	if err != nil {
 		return nil, err
 	}
 	p.Hash = asked.Hash
-	if !slices.Contains(p.Regions(), s.region) && (known == nil || known.Won == nil || !slices.Contains(known.Won.Regions(), s.region)) {
-		return nil, model.Invalidf("Region", "cannot submit job %q here: region %q is not one of its regions; submit it to %s", key.ID, s.region, strings.Join(p.Regions(), ", "))
-	}
-	if err := s.prepare(ctx, snap, known, p); err != nil {
+	snap := s.snapshot()
+	kept, err := snap.Recall(asked)
+	if err != nil {
 		return nil, err
+	}
+	if kept == nil {
+		known := snap.Rollout(nil, key)
+		if !slices.Contains(p.Regions(), s.region) && (known == nil || known.Won == nil || !slices.Contains(known.Won.Regions(), s.region)) {
+			return nil, model.Invalidf("Region", "cannot submit job %q here: region %q is not one of its regions; submit it to %s", key.ID, s.region, strings.Join(p.Regions(), ", "))
+		}
+		if err := s.prepare(ctx, snap, known, p); err != nil {
+			return nil, err
+		}
+		if err := s.current(sub, key, p); err != nil {
+			return nil, err
+		}
 	}
 	index, value, err := s.once(ctx, c, key.Namespace, sub.asks, cell.CmdRolloutVote, &cell.RolloutVote{Proposal: p})
 	if err != nil {
 		return nil, err
 	}
-	if voted := value.(*cell.RolloutVoted); voted.Version != p.Version || s.snapshot().Rollout(nil, key).Voted(p.Version) != p.ID {
+	if voted := value.(*cell.RolloutVoted); voted.ID != p.ID {
 		// It came before: what counts is the proposal of that time.
-		if p, err = s.again(key, voted); err != nil {
+		if p, err = s.again(key, p.Request, voted); err != nil {
 			return nil, err
 		}
 	}
-	holders, verdict := s.poll(ctx, p)
+	holders, rival, verdict := s.poll(ctx, p)
 	out := &method.JobRegisterResponse{Index: index, Warnings: strings.Join(sub.warnings, "\n"), Version: &p.Version, Regions: holders}
 	switch verdict {
 	case model.VerdictLost:
@@ -186,15 +235,39 @@ func (s *rollouts) submit(ctx context.Context, c *rpc.Inbound, sub *submission) 
 		}
 		return nil, model.Errorf(model.KindConflict, "version %d of job %q is another submit's: %s; submit it again to have it follow that one", p.Version, key.ID, explain(holders))
 	case model.VerdictOpen:
-		return nil, &model.Error{Kind: model.KindOutcomeUnknown, Region: s.region, Token: p.ID, Message: fmt.Sprintf(
+		return nil, &model.Error{Kind: model.KindOutcomeUnknown, Region: s.region, Token: p.Request, Message: fmt.Sprintf(
 			"version %d of job %q waits for a majority of its regions: %s; it begins by itself once they can be reached", p.Version, key.ID, explain(holders))}
 	}
 	if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, rollout.Won(p, s.region, s.clock.Now())); err != nil {
 		return nil, err
 	}
-	// What begins here begins now, so that the answer can name its evaluation.
-	snap = s.snapshot()
-	if r := snap.Rollout(nil, key); r != nil && r.Won != nil && r.Won.ID == p.ID {
+	if p.Follows.ID == "" && rival.After(p.Mark()) {
+		// Nothing that both follow keeps the two apart.
+		return nil, &model.Error{Kind: model.KindOutcomeUnknown, Region: s.region, Token: p.Request, Message: fmt.Sprintf(
+			"job %q was submitted for other regions at the same moment: %s; the younger of the two is to stay; send this again with the same token to hear which", key.ID, explain(holders))}
+	}
+	s.begin(ctx, p, out)
+	return out, nil
+}
+
+// came reports whether a call came before: what it asks for was checked then.
+func (s *rollouts) came(c *rpc.Inbound, namespace string, asks any) bool {
+	asked, err := request(c.Envelope.Method, c.Envelope.RequestID, namespace, asks)
+	if err != nil {
+		return false
+	}
+	kept, err := s.snapshot().Recall(asked)
+	return kept != nil && err == nil
+}
+
+// begin takes the door's first step at once, so that the answer can name its
+// evaluation.
+func (s *rollouts) begin(ctx context.Context, p *model.Proposal, out *method.JobRegisterResponse) {
+	key := p.Key()
+	snap := s.snapshot()
+	r := snap.Rollout(nil, key)
+	// Only the first step: the others are the loop's, which can fail deployments.
+	if mine := r.Share(s.region); mine != nil && mine.State == model.SharePending && r.Won.Mark() == p.Mark() {
 		never := func(string) bool { return false }
 		if step := rollout.Advance(&rollout.Config{Region: s.region, Clock: s.clock}, snap, nil, r, never); step != nil {
 			i, value, err := s.Apply(ctx, cell.CmdRolloutShare, step)
@@ -210,18 +283,30 @@ func (s *rollouts) submit(ctx context.Context, c *rpc.Inbound, sub *submission) 
 	if job := s.snapshot().Job(nil, key); job != nil && out.JobModifyIndex == 0 {
 		out.JobModifyIndex = job.JobModifyIndex
 	}
-	return out, nil
+}
+
+// current refuses a submission that was made from a version which is not the
+// newest any more.
+func (s *rollouts) current(sub *submission, key model.JobID, p *model.Proposal) error {
+	share := s.snapshot().Rollout(nil, key).Share(s.region)
+	switch {
+	case sub.from != nil && sub.from.Mark() != p.Follows:
+	case sub.exact && share != nil && share.State == model.SharePending:
+	default:
+		return nil
+	}
+	return model.Errorf(model.KindConflict, "version %d of job %q was submitted meanwhile; look at it, and submit again", p.Follows.Version, key.ID)
 }
 
 // again finds the proposal that a submit made when it came first.
-func (s *rollouts) again(key model.JobID, voted *cell.RolloutVoted) (*model.Proposal, error) {
+func (s *rollouts) again(key model.JobID, request string, voted *cell.RolloutVoted) (*model.Proposal, error) {
 	r := s.snapshot().Rollout(nil, key)
 	switch {
 	case r == nil:
-	case r.Accepted != nil && r.Accepted.ID == voted.ID:
-		return r.Accepted, nil
-	case r.Won != nil && r.Won.ID == voted.ID:
+	case r.Won != nil && r.Won.Request == request:
 		return r.Won, nil
+	case r.Accepted != nil && r.Accepted.Request == request:
+		return r.Accepted, nil
 	}
 	return nil, model.Errorf(model.KindConflict, "this submit of job %q came before, for version %d, and a later one has been submitted since; look at the job, and submit with a new token", key.ID, voted.Version)
 }
@@ -257,54 +342,65 @@ func (s *rollouts) prepare(ctx context.Context, snap *state.Snapshot, known *mod
 	newest := &method.RolloutNews{}
 	for i, n := range answers {
 		if n == nil {
-			if kind := model.KindOf(errs[i]); kind == model.KindUnknownRegion || strategy.OnUnreachable == model.OnUnreachableFail && !p.Job.Stop {
+			// One that was forgotten, or is lost, must not keep the job from leaving
+			// it.
+			kind, listed := model.KindOf(errs[i]), i < len(p.Regions()) && !p.Job.Stop
+			if listed && (kind == model.KindUnknownRegion || strategy.OnUnreachable == model.OnUnreachableFail) {
 				return fmt.Errorf("cannot submit job %q: %w", key.ID, errs[i])
 			}
 			continue
 		}
-		if n.Undecided != "" {
-			if err := s.undecided(p, n, asked[i]); err != nil {
-				return err
-			}
-		}
 		p.Version = max(p.Version, n.Open, n.Taken)
-		if n.ID != "" && (newest.ID == "" || n.Version > newest.Version) {
+		if n.Won.After(newest.Won) {
 			newest = n
 		}
 	}
-	if newest.ID != "" && (known == nil || known.Won == nil || known.Won.ID != newest.ID) {
+	if err := s.undecided(p, answers, asked); err != nil {
+		return err
+	}
+	if have := snap.Rollout(nil, key); newest.Won.ID != "" && (have == nil || newest.Won.After(have.Won.Mark())) {
 		// We have missed it: it comes first.
 		body := rollout.Learn(snap, s.region, newest, s.clock.Now())
 		if body == nil {
-			return model.Errorf(model.KindConflict, "job %q was submitted to another region just now, as version %d; submit it again", key.ID, newest.Version)
+			return model.Errorf(model.KindConflict, "job %q was submitted to another region just now, as version %d; submit it again", key.ID, newest.Won.Version)
 		}
 		if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, body); err != nil {
 			return err
 		}
 	}
 	known = s.snapshot().Rollout(nil, key)
+	p.Born = p.Time
 	if known != nil && known.Won != nil {
-		p.Base = known.Won.Regions()
-		for _, region := range known.Won.Participants() {
-			if !slices.Contains(p.Regions(), region) {
-				p.Removed = append(p.Removed, region)
+		p.Base, p.Follows, p.Born = known.Won.Regions(), known.Won.Mark(), known.Won.Born
+		p.Version = max(p.Version, known.Open)
+		for _, share := range known.Shares {
+			if (share.State != model.ShareStopped || p.Purge) && !slices.Contains(p.Regions(), share.Region) {
+				p.Removed = append(p.Removed, share.Region)
 			}
 		}
 	}
 	return s.divide(ctx, p, asked, answers)
 }
 
+// settling is how long a submit keeps others from being taken: until then it should
+// have been decided, unless regions are out of reach that have to.
+const settling = 15 * time.Second
+
 // undecided refuses a proposal while another is being decided: which of them the
 // other follows could not be said.
-func (s *rollouts) undecided(p *model.Proposal, n *method.RolloutNews, region string) error {
-	switch {
-	case n.Undecided != p.ID:
-		return model.Errorf(model.KindConflict, "another submit of job %q is being decided, as region %q says; submit it again in a few seconds to have it follow that one", p.Job.ID, region)
-	case region != s.region:
-		return &model.Error{Kind: model.KindOutcomeUnknown, Region: s.region, Token: p.ID, Message: fmt.Sprintf(
-			"this submit of job %q came to another region before, and is being decided; send it again with the same token", p.Job.ID)}
+func (s *rollouts) undecided(p *model.Proposal, answers []*method.RolloutNews, asked []string) error {
+	var other error
+	for i, n := range answers {
+		switch {
+		case n == nil || n.Undecided == "":
+		case n.Undecided == p.Request:
+			return &model.Error{Kind: model.KindOutcomeUnknown, Region: s.region, Token: p.Request, Message: fmt.Sprintf(
+				"this submit of job %q came to another region before, and is being decided; send it again with the same token", p.Job.ID)}
+		case s.clock.Now().Sub(time.Unix(0, n.Since)) < settling:
+			other = model.Errorf(model.KindConflict, "another submit of job %q is being decided, as region %q says; submit it again in a few seconds to have it follow that one", p.Job.ID, asked[i])
+		}
 	}
-	return nil
+	return other
 }
 
 // divide fixes the parts of a count that the regions divide.
@@ -352,8 +448,9 @@ func (s *rollouts) rooms(ctx context.Context, p *model.Proposal, count int) ([]i
 	return room, nil
 }
 
-// poll asks all voters for their votes.
-func (s *rollouts) poll(ctx context.Context, p *model.Proposal) (holders []method.RolloutHolder, verdict model.Verdict) {
+// poll asks all voters for their votes. rival is the newest of what those have
+// voted for who have not for this, or know to have won.
+func (s *rollouts) poll(ctx context.Context, p *model.Proposal) (holders []method.RolloutHolder, rival model.Mark, verdict model.Verdict) {
 	voters := p.Voters()
 	answers, errs := each(voters, func(region string) (*method.RolloutVoteResponse, error) {
 		if region == s.region {
@@ -372,11 +469,16 @@ func (s *rollouts) poll(ctx context.Context, p *model.Proposal) (holders []metho
 			yes = append(yes, region)
 		default:
 			h.Error = a.Why
-			no = append(no, region)
+			if a.Rival.After(rival) {
+				rival = a.Rival
+			}
+			if a.Never {
+				no = append(no, region)
+			}
 		}
 		holders = append(holders, h)
 	}
-	return holders, p.Judge(yes, no)
+	return holders, rival, p.Judge(yes, no)
 }
 
 func explain(holders []method.RolloutHolder) string {

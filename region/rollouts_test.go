@@ -260,9 +260,12 @@ func (u *union) vote(region, id string, version uint64, j *model.Job) {
 	job := model.Clone(j)
 	job.Canonicalize()
 	job.Region = model.GlobalRegion
-	r := call(u.t, u.servers[region].RPC(), method.RolloutVote, rpc.To{Region: region}, &method.RolloutVoteRequest{Proposal: &model.Proposal{
-		ID: id, Version: version, Job: job, Door: region, Time: time.Now().UnixNano(),
-	}})
+	p := &model.Proposal{ID: id, Request: id, Version: version, Job: job, Door: region, Time: time.Now().UnixNano()}
+	if p.Born = p.Time; version > 0 {
+		won := u.servers[region].cell.Snapshot().Rollout(nil, p.Key()).Won
+		p.Follows, p.Base, p.Born = won.Mark(), won.Regions(), won.Born
+	}
+	r := call(u.t, u.servers[region].RPC(), method.RolloutVote, rpc.To{Region: region}, &method.RolloutVoteRequest{Proposal: p})
 	if !r.Yes {
 		u.t.Fatal(r.Why)
 	}

@@ -167,7 +167,7 @@ func (s *Server) call(ctx context.Context, env *Envelope, spec method.Spec, req 
 		if err == nil {
 			return v, body, nil
 		}
-		if !tries.again(ctx, holds(s.router.Region(), spec, dec), env, spec, err) {
+		if !tries.again(ctx, holds(s.router.Region(), spec, dec), s.router.Region(), env, spec, err) {
 			return nil, nil, tries.last(err)
 		}
 	}
@@ -230,7 +230,9 @@ func (s *Server) open(ctx context.Context, env *Envelope, spec method.Spec, req 
 			return nil, err
 		}
 		return &remoteStream{ctx, x}, nil
-	}, func(tries *attempts, err error) bool { return tries.again(ctx, held, env, spec, err) })
+	}, func(tries *attempts, err error) bool {
+		return tries.again(ctx, held, s.router.Region(), env, spec, err)
+	})
 }
 
 func (s *Server) stream(ctx context.Context, h *handler, env *Envelope, req any) *localStream {

@@ -118,7 +118,7 @@ func (c *Client) call(ctx context.Context, env *Envelope, spec method.Spec, req 
 		if err == nil {
 			return nil, b, nil
 		}
-		if !tries.again(ctx, false, env, spec, err) {
+		if !tries.again(ctx, false, "", env, spec, err) {
 			return nil, nil, tries.last(err)
 		}
 	}
@@ -140,7 +140,7 @@ func (c *Client) open(ctx context.Context, env *Envelope, spec method.Spec, req 
 			return nil, err
 		}
 		return &remoteStream{ctx, x}, nil
-	}, func(tries *attempts, err error) bool { return tries.again(ctx, false, env, spec, err) })
+	}, func(tries *attempts, err error) bool { return tries.again(ctx, false, "", env, spec, err) })
 }
 
 // begin sends a call to a server of the client's region, else, when it is for

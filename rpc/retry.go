@@ -31,14 +31,14 @@ type attempts struct {
 var resend = backoff.Policy{Min: 20 * time.Millisecond, Max: 200 * time.Millisecond}
 
 // again reports whether a call that failed should be tried anew, once it has
-// waited a little. holds says that this server is to hold it.
-func (a *attempts) again(ctx context.Context, holds bool, env *Envelope, spec method.Spec, err error) bool {
+// waited a little. holds says that this server, of the region own, is to hold it.
+func (a *attempts) again(ctx context.Context, holds bool, own string, env *Envelope, spec method.Spec, err error) bool {
 	var gone *lost
 	switch model.KindOf(err) {
 	case model.KindNoLeader, model.KindUnreachable:
 		// That another region is silent, which the call needed, no leader of ours
 		// changes.
-		if region := model.AsError(err).Region; region != "" && region != own {
+		if region := model.AsError(err).Region; holds && region != "" && region != own {
 			a.unknown = nil
 			return false
 		}

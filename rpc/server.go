@@ -250,7 +250,7 @@ func (s *Server) serve(ctx context.Context, session *Session, env *Envelope, bod
 			begun, err = s.splice(ctx, h, dec, env, body, in)
 		}
 		s.measure(h, dec, err, start)
-		if err == nil || begun || !tries.again(ctx, holds(s.router.Region(), h.spec, dec), env, h.spec, err) {
+		if err == nil || begun || !tries.again(ctx, holds(s.router.Region(), h.spec, dec), s.router.Region(), env, h.spec, err) {
 			return tries.last(err)
 		}
 	}

@@ -100,7 +100,7 @@ func TestRegionsKeepTheOrderOnOldKnowledge(t *testing.T) {
 			i := rng.IntN(n)
 			own := fmt.Sprintf("r%d", i)
 			if j := rng.IntN(n); j != i {
-				views[i].Hear(0, "p", views[j].Shares, own)
+				views[i].Hear("p", views[j].Shares, own)
 				continue
 			}
 			state, _ := Next(views[i], own, func(string) bool { return false }, Local{Done: rng.IntN(4) == 0})

@@ -24,19 +24,20 @@ type (
 	// RolloutNews is what a region knows of one job.
 	RolloutNews struct {
 		Key model.JobID
-		// Version and ID are of the newest version known to have won, ID "" when
-		// none is; Proposal is that version, where its hearer is thought not to
-		// have it.
-		Version  uint64
-		ID       string
+		// Won is the newest version known to have won; Proposal is that version,
+		// where its hearer is thought not to have it.
+		Won      model.Mark
 		Proposal *model.Proposal
 		Shares   []model.Share
-		// Votes and Open are as model.Rollout has them.
+		// Votes, Open and Blind are as model.Rollout has them.
 		Votes []model.Vote
 		Open  uint64
-		// Undecided is the submit of which the region does not know what became of
-		// it, "" when there is none.
+		Blind uint64
+		// Undecided is the request of a submit of which the region does not know
+		// what became of it, "" when there is none, and Since when it was made, in
+		// Unix nanoseconds by its door's clock.
 		Undecided string
+		Since     int64
 		// Taken is the lowest version that the region's job has not had.
 		Taken uint64
 		// Count is the sum of its counts, of the groups whose count the regions
@@ -48,10 +49,13 @@ type (
 
 	RolloutVoteRequest struct{ Proposal *model.Proposal }
 	// RolloutVoteResponse says whether the region has voted for the proposal; if
-	// not, Why.
+	// not, Why, and whether it Never will. Rival is then the newest version that it
+	// has voted for or knows to have won.
 	RolloutVoteResponse struct {
-		Yes bool
-		Why string
+		Yes   bool
+		Never bool
+		Why   string
+		Rival model.Mark
 	}
 
 	// RolloutRoomRequest asks for a job, whose groups that say count = 0 are

@@ -129,7 +129,7 @@ func (l *loop) newsFor(p *peer) (news []method.RolloutNews, open bool) {
 		}
 		open = open || !r.Settled()
 		n := News(snap, r.Key())
-		if held, known := p.holds[r.Key()]; known && held != n.ID && r.Won != nil {
+		if held, known := p.holds[r.Key()]; known && held != n.Won.ID && r.Won != nil {
 			n.Proposal = r.Won
 		}
 		news = append(news, n)
@@ -147,12 +147,9 @@ func News(snap *state.Snapshot, key model.JobID) method.RolloutNews {
 	if r == nil {
 		return n
 	}
-	n.Votes, n.Open, n.Shares = r.Votes, r.Open, r.Shares
+	n.Won, n.Votes, n.Open, n.Blind, n.Shares = r.Won.Mark(), r.Votes, r.Open, r.Blind, r.Shares
 	if r.Accepted != nil {
-		n.Undecided = r.Accepted.ID
-	}
-	if r.Won != nil {
-		n.Version, n.ID = r.Won.Version, r.Won.ID
+		n.Undecided, n.Since = r.Accepted.Request, r.Accepted.Time
 	}
 	return n
 }
@@ -161,7 +158,7 @@ func News(snap *state.Snapshot, key model.JobID) method.RolloutNews {
 // has won, if that is newer than what it holds.
 func Answer(snap *state.Snapshot, heard *method.RolloutNews) method.RolloutNews {
 	n := News(snap, heard.Key)
-	if n.ID != "" && n.ID != heard.ID && (heard.ID == "" || n.Version > heard.Version) {
+	if n.Won.After(heard.Won) {
 		n.Proposal = snap.Rollout(nil, heard.Key).Won
 	}
 	return n
@@ -177,10 +174,10 @@ func (l *loop) exchange(ctx context.Context, p *peer, news []method.RolloutNews)
 	for i := range out.News {
 		n := &out.News[i]
 		ours := News(l.Snapshot(), n.Key)
-		if p.holds[n.Key] != n.ID || ours.ID != n.ID {
+		if p.holds[n.Key] != n.Won.ID || ours.Won != n.Won {
 			moved = true
 		}
-		p.holds[n.Key] = n.ID
+		p.holds[n.Key] = n.Won.ID
 		body := Learn(l.Snapshot(), l.Region, n, l.Clock.Now())
 		if body == nil {
 			body = l.count(ctx, p.region, n)
@@ -193,7 +190,7 @@ func (l *loop) exchange(ctx context.Context, p *peer, news []method.RolloutNews)
 			l.Log.Warn("cannot take up what another region knows of a rollout; trying again", "region", p.region, "job", n.Key.ID, "error", err)
 		}
 	}
-	if moved && slices.ContainsFunc(out.News, func(n method.RolloutNews) bool { return News(l.Snapshot(), n.Key).ID != n.ID }) {
+	if moved && slices.ContainsFunc(out.News, func(n method.RolloutNews) bool { return News(l.Snapshot(), n.Key).Won != n.Won }) {
 		select { // it lacks a version: that goes at once
 		case p.kick <- struct{}{}:
 		default:
@@ -206,15 +203,15 @@ func (l *loop) exchange(ctx context.Context, p *peer, news []method.RolloutNews)
 // of it is new.
 func Learn(snap *state.Snapshot, own string, n *method.RolloutNews, now time.Time) *cell.RolloutLearn {
 	r := snap.Rollout(nil, n.Key)
-	body := &cell.RolloutLearn{Key: n.Key, Own: own, Awaits: model.NewUUID(nil).String(), Version: n.Version, ID: n.ID, Shares: n.Shares, Time: now.UnixNano()}
-	if n.ID == "" {
-		return nil
+	body := &cell.RolloutLearn{Key: n.Key, Own: own, Awaits: model.NewUUID(nil).String(), ID: n.Won.ID, Shares: n.Shares, Time: now.UnixNano()}
+	if r == nil {
+		r = &model.Rollout{}
 	}
-	if r == nil || r.Won == nil || r.Won.Version < n.Version {
+	if n.Won.After(r.Won.Mark()) {
 		switch {
 		case n.Proposal != nil:
 			body.Won = n.Proposal
-		case r != nil && r.Accepted != nil && r.Accepted.ID == n.ID && r.Accepted.Version == n.Version:
+		case r.Accepted != nil && r.Accepted.ID == n.Won.ID:
 			body.Won = r.Accepted
 		default:
 			return nil // it sends the version when it knows that we lack it
@@ -222,7 +219,7 @@ func Learn(snap *state.Snapshot, own string, n *method.RolloutNews, now time.Tim
 		return body
 	}
 	trial := *r
-	if !trial.Hear(n.Version, n.ID, n.Shares, own) {
+	if !trial.Hear(n.Won.ID, n.Shares, own) {
 		return nil
 	}
 	return body
@@ -247,11 +244,11 @@ func (l *loop) count(ctx context.Context, region string, n *method.RolloutNews) 
 	late := now.Sub(b.since) >= patience
 	l.mu.Unlock()
 	yes := slices.Contains(n.Votes, model.Vote{Version: p.Version, ID: p.ID})
-	never := !yes && (n.Open > p.Version || n.Taken > p.Version)
+	never := model.Refuses(n.Votes, n.Open, n.Blind, n.Won, p)
 	if !yes && !never && late {
 		answer, err := l.Vote(ctx, region, &method.RolloutVoteRequest{Proposal: p})
 		if err == nil {
-			yes, never = answer.Yes, !answer.Yes
+			yes, never = answer.Yes, answer.Never
 		}
 	}
 	l.mu.Lock()

@@ -200,8 +200,10 @@ func deploymentOf(snap *state.Snapshot, ws state.Watch, key model.JobID, mine *m
 	if mine.State == model.SharePending {
 		return nil
 	}
+	job := snap.Job(ws, key)
 	for _, d := range snap.DeploymentsOfJob(ws, key) {
-		if !d.Awaits() && d.JobVersion == mine.JobVersion {
+		// A job that was purged and is born again counts its versions anew.
+		if job != nil && d.JobCreateIndex == job.CreateIndex && !d.Awaits() && d.JobVersion == mine.JobVersion {
 			return d
 		}
 	}
