@@ -54,7 +54,15 @@ func newMemory() *memory {
 			}
 			return a.ID < b.ID
 		}),
-		byIndex: btree.NewG(btreeDegree, func(a, b *Kept) bool { return a.Index < b.Index }),
+		byIndex: btree.NewG(btreeDegree, func(a, b *Kept) bool {
+			if a.Index != b.Index {
+				return a.Index < b.Index
+			}
+			if a.Namespace != b.Namespace {
+				return a.Namespace < b.Namespace
+			}
+			return a.ID < b.ID
+		}),
 	}
 }
 
