@@ -98,18 +98,23 @@ func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Rollout
 	return &None{}, tx.PutRollout(r)
 }
 
-// remember has the region know the submit of a version that it did not vote for,
-// should it come by this region's door.
+// remember has the region know the submits up to a version that it did not vote
+// for, should they come by this region's door.
 func remember(tx *state.Txn, snap *state.Snapshot, p *model.Proposal) error {
-	req := &state.Request{ID: p.Request, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.Request), p.Time)}
-	if kept, err := snap.Recall(req); kept != nil || err != nil {
-		return nil
+	for _, s := range p.Submits() {
+		req := &state.Request{ID: s.Request, Namespace: p.Job.Namespace, Hash: s.Hash, Issued: min(model.RequestIssued(s.Request), s.Time)}
+		if kept, err := snap.Recall(req); kept != nil || err != nil {
+			continue
+		}
+		answer, err := wire.Encode(&RolloutVoted{s.Version, s.ID})
+		if err != nil {
+			return err
+		}
+		if err := tx.Remember(req, answer); err != nil {
+			return err
+		}
 	}
-	answer, err := wire.Encode(&RolloutVoted{p.Version, p.ID})
-	if err != nil {
-		return err
-	}
-	return tx.Remember(req, answer)
+	return nil
 }
 
 // await shows that a deployment waits for the region's turn.

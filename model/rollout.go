@@ -31,6 +31,9 @@ type Proposal struct {
 	// that, whose majority it needs beside that of its own; none for a new job.
 	Follows Mark
 	Base    []string
+	// Before are the newest submits before it, oldest first: those of the versions
+	// that it follows, and those that were undecided and that it overrules.
+	Before []Submit
 	// Job is the job as it was submitted. One that is to be stopped has Stop.
 	Job   *Job
 	Purge bool
@@ -45,6 +48,37 @@ type Proposal struct {
 	Time int64
 	// EvalPriority is that of the evaluations it causes, 0 for the job's.
 	EvalPriority int
+}
+
+// Submit names a proposal, and the request that made it.
+type Submit struct {
+	ID, Request string
+	Hash        [16]byte
+	Version     uint64
+	Time        int64
+}
+
+// submitsKept bounds Proposal.Before.
+const submitsKept = 16
+
+// Submits are a proposal's own and those before it.
+func (p *Proposal) Submits() []Submit {
+	if p == nil {
+		return nil
+	}
+	return append(slices.Clone(p.Before), Submit{p.ID, p.Request, p.Hash, p.Version, p.Time})
+}
+
+// Succeeds says that a proposal comes after some submits, in the order of their
+// numbers.
+func (p *Proposal) Succeeds(submits []Submit) {
+	for _, s := range submits {
+		if s.ID != p.ID && !slices.Contains(p.Before, s) {
+			p.Before = append(p.Before, s)
+		}
+	}
+	slices.SortFunc(p.Before, func(a, b Submit) int { return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.ID, b.ID)) })
+	p.Before = p.Before[max(0, len(p.Before)-submitsKept):]
 }
 
 // Mark orders the versions of a job that have won: by the birth of the job, then
@@ -267,8 +301,9 @@ func (r *Rollout) Voted(version uint64) string {
 // it never will is Refuses' to say.
 //
 // While a region waits to hear what became of a vote of its, it votes for no other
-// that goes by other regions: the majorities of the two could miss each other. And
-// it votes for none that would follow an older version than the newest it knows.
+// but one that overrules it and goes by the same regions: else the majorities of
+// the two could miss each other. And it votes for none that would follow an older
+// version than the newest it knows.
 func (r *Rollout) Vote(p *Proposal) (why string) {
 	a := r.Accepted
 	switch {
@@ -276,8 +311,9 @@ func (r *Rollout) Vote(p *Proposal) (why string) {
 		return ""
 	case p.Version < r.Open, r.Won.Mark().After(p.Follows):
 		return fmt.Sprintf("version %d of job %q is another submit's", p.Version, p.Job.ID)
-	case a != nil && !(slices.Equal(a.Regions(), p.Regions()) && (len(p.Base) == 0 || slices.Equal(p.Base, p.Regions()))):
-		return fmt.Sprintf("another submit of job %q, which lists other regions, is being decided", p.Job.ID)
+	case a != nil && !(slices.ContainsFunc(p.Before, func(s Submit) bool { return s.ID == a.ID }) &&
+		slices.Equal(a.Regions(), p.Regions()) && (len(p.Base) == 0 || slices.Equal(p.Base, p.Regions()))):
+		return fmt.Sprintf("another submit of job %q is being decided", p.Job.ID)
 	}
 	r.Open, r.Accepted = p.Version+1, p
 	r.Votes = append(slices.Clone(r.Votes), Vote{p.Version, p.ID})

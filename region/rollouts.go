@@ -2,6 +2,7 @@ package region
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,20 +58,30 @@ func (s *rollouts) bind(r *rpc.Server) {
 	rpc.Handle(r, method.RolloutGet, s.get)
 }
 
+// maxNews bounds the jobs of one exchange.
+const maxNews = 1024
+
 func (s *rollouts) told(ctx context.Context, _ *rpc.Inbound, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error) {
-	out := &method.RolloutTellResponse{}
+	if len(req.News) > maxNews {
+		return nil, model.Invalidf("News", "cannot hear of %d rollouts at once: the limit is %d", len(req.News), maxNews)
+	}
+	out := &method.RolloutTellResponse{News: make([]method.RolloutNews, len(req.News))}
+	errs := make([]error, len(req.News))
+	var wg sync.WaitGroup
 	for i := range req.News {
 		n := &req.News[i]
-		if body := rollout.Learn(s.snapshot(), s.region, n, s.clock.Now()); body != nil {
-			if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, body); err != nil {
-				return nil, err
+		wg.Go(func() {
+			if body := rollout.Learn(s.snapshot(), s.region, n, s.clock.Now()); body != nil {
+				if _, _, errs[i] = s.Apply(ctx, cell.CmdRolloutLearn, body); errs[i] != nil {
+					return
+				}
 			}
-		}
-		answer := rollout.Answer(s.snapshot(), n)
-		answer.Count = s.divided(n.Key)
-		out.News = append(out.News, answer)
+			out.News[i] = rollout.Answer(s.snapshot(), n)
+			out.News[i].Count = s.divided(n.Key)
+		})
 	}
-	return out, nil
+	wg.Wait()
+	return out, errors.Join(errs...)
 }
 
 // divided is what the region's job has now of a count that the regions divide.
@@ -373,6 +384,7 @@ func (s *rollouts) prepare(ctx context.Context, snap *state.Snapshot, known *mod
 	if known != nil && known.Won != nil {
 		p.Base, p.Follows, p.Born = known.Won.Regions(), known.Won.Mark(), known.Won.Born
 		p.Version = max(p.Version, known.Open)
+		p.Succeeds(known.Won.Submits())
 		for _, share := range known.Shares {
 			if (share.State != model.ShareStopped || p.Purge) && !slices.Contains(p.Regions(), share.Region) {
 				p.Removed = append(p.Removed, share.Region)
@@ -387,17 +399,19 @@ func (s *rollouts) prepare(ctx context.Context, snap *state.Snapshot, known *mod
 const settling = 15 * time.Second
 
 // undecided refuses a proposal while another is being decided: which of them the
-// other follows could not be said.
+// other follows could not be said. One that is not decided for long is overruled.
 func (s *rollouts) undecided(p *model.Proposal, answers []*method.RolloutNews, asked []string) error {
 	var other error
 	for i, n := range answers {
 		switch {
-		case n == nil || n.Undecided == "":
-		case n.Undecided == p.Request:
+		case n == nil || len(n.Undecided) == 0:
+		case n.Undecided[len(n.Undecided)-1].Request == p.Request:
 			return &model.Error{Kind: model.KindOutcomeUnknown, Region: s.region, Token: p.Request, Message: fmt.Sprintf(
 				"this submit of job %q came to another region before, and is being decided; send it again with the same token", p.Job.ID)}
-		case s.clock.Now().Sub(time.Unix(0, n.Since)) < settling:
+		case s.clock.Now().Sub(time.Unix(0, n.Undecided[len(n.Undecided)-1].Time)) < settling:
 			other = model.Errorf(model.KindConflict, "another submit of job %q is being decided, as region %q says; submit it again in a few seconds to have it follow that one", p.Job.ID, asked[i])
+		default:
+			p.Succeeds(n.Undecided)
 		}
 	}
 	return other

@@ -633,7 +633,7 @@ func (s *archipelago) settled(jobs map[string]*model.Job) error {
 			continue // it may not hear of what is not its own
 		}
 		if r == nil || r.Won == nil || r.Won.ID != newest.ID {
-			return fmt.Errorf("%s has not heard of %s: it holds %s", name, newest.ID, r.Won.Mark().ID)
+			return fmt.Errorf("%s has not heard of %s: it holds %+v", name, newest.ID, rollout.News(snap, simKey).Won)
 		}
 		share := r.Share(name)
 		switch listed := slices.Contains(newest.Regions(), name) && !newest.Job.Stop; {

@@ -180,7 +180,7 @@ func TestAVersionGoesThroughItsRegionsInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.runs("web", "us=none eu=none ap=none")
-	u.become("web", "us=none eu=none ap=none")
+	u.become("web", "us=stopped eu=stopped ap=stopped")
 }
 
 func TestOnFailureSaysWhatBecomesOfTheOthers(t *testing.T) {

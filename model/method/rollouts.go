@@ -33,13 +33,13 @@ type (
 		Votes []model.Vote
 		Open  uint64
 		Blind uint64
-		// Undecided is the request of a submit of which the region does not know
-		// what became of it, "" when there is none, and Since when it was made, in
-		// Unix nanoseconds by its door's clock.
-		Undecided string
-		Since     int64
+		// Undecided is what the region has voted for without knowing what became
+		// of it, after what that overruled; nil when there is none.
+		Undecided []model.Submit
 		// Taken is the lowest version that the region's job has not had.
 		Taken uint64
+		// Index is that of the teller's newest change of it.
+		Index uint64
 		// Count is the sum of its counts, of the groups whose count the regions
 		// divide.
 		Count int

@@ -3,6 +3,8 @@ package rollout
 import (
 	"context"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"atoll/cell"
@@ -20,12 +22,15 @@ type peer struct {
 	// failing is since when it has been out of reach, zero while it answers;
 	// guarded by loop.mu.
 	failing time.Time
-	// holds are the versions that it is known to hold, by job; the goroutine's
-	// alone.
+	// holds are the versions that it is known to hold, and told is up to which
+	// change it was told of a rollout, by job; the goroutine's alone.
 	holds map[model.JobID]string
-	// met is true once all that is shared was exchanged in this term.
-	met bool
+	told  map[model.JobID]uint64
 }
+
+// newsAtOnce bounds the jobs that one exchange is about, so that what it takes to
+// write them down stays well within a call's time.
+const newsAtOnce = 64
 
 // hire sees that somebody talks to each region that has to do with a rollout.
 func (l *loop) hire(ctx context.Context, r *model.Rollout) {
@@ -35,7 +40,7 @@ func (l *loop) hire(ctx context.Context, r *model.Rollout) {
 		}
 		l.mu.Lock()
 		if l.peers[region] == nil {
-			p := &peer{region: region, kick: make(chan struct{}, 1), holds: make(map[model.JobID]string)}
+			p := &peer{region: region, kick: make(chan struct{}, 1), holds: make(map[model.JobID]string), told: make(map[model.JobID]uint64)}
 			l.peers[region] = p
 			l.wg.Go(func() { l.talk(ctx, p) })
 		}
@@ -45,15 +50,21 @@ func (l *loop) hire(ctx context.Context, r *model.Rollout) {
 
 // concerned are the regions that have to do with a rollout.
 func concerned(r *model.Rollout) (out []string) {
-	for _, p := range []*model.Proposal{r.Won, r.Accepted} {
-		if p == nil {
-			continue
-		}
-		for _, region := range append(p.Participants(), p.Base...) {
+	add := func(regions ...string) {
+		for _, region := range regions {
 			if !slices.Contains(out, region) {
 				out = append(out, region)
 			}
 		}
+	}
+	for _, p := range []*model.Proposal{r.Won, r.Accepted} {
+		if p != nil {
+			add(p.Participants()...)
+			add(p.Base...)
+		}
+	}
+	for _, s := range r.Shares {
+		add(s.Region)
 	}
 	return out
 }
@@ -78,25 +89,35 @@ func (l *loop) gone(region string) bool {
 	return p != nil && !p.failing.IsZero() && l.Clock.Now().Sub(p.failing) >= lost
 }
 
-// talk exchanges with one region until ctx ends: when something changed here,
-// and now and then as long as anything is open.
+// talk exchanges with one region until ctx ends: what changed here at once, and
+// all that is open now and then.
 func (l *loop) talk(ctx context.Context, p *peer) {
 	pace := backoff.Policy{Min: busy, Max: calm}
+	var due time.Time
 	for quiet := 0; ctx.Err() == nil; {
+		if !time.Now().Before(due) {
+			due = time.Now().Add(pace.Wait(quiet))
+			l.repeat(p)
+		}
 		news, open := l.newsFor(p)
 		if len(news) > 0 {
 			moved, err := l.exchange(ctx, p, news)
 			l.heard(p, err)
 			if quiet++; moved {
 				quiet = 0
+				due = time.Now().Add(pace.Wait(quiet))
 			}
-			if err == nil {
-				p.met = true
+			if err == nil && (moved || len(news) == newsAtOnce) {
+				continue // there may be more
 			}
+		} else if !open {
+			// What it was like when last spoken to says nothing of what it will be
+			// like.
+			l.heard(p, nil)
 		}
 		var tick <-chan time.Time
-		timer := time.NewTimer(pace.Wait(quiet))
-		if open || !p.met {
+		timer := time.NewTimer(time.Until(due))
+		if open || len(news) > 0 {
 			tick = timer.C
 		}
 		select {
@@ -105,6 +126,16 @@ func (l *loop) talk(ctx context.Context, p *peer) {
 		case <-tick:
 		}
 		timer.Stop()
+	}
+}
+
+// repeat has all that is open told anew, which is how we hear of it.
+func (l *loop) repeat(p *peer) {
+	snap := l.Snapshot()
+	for key := range p.told {
+		if r := snap.Rollout(nil, key); r == nil || !r.Settled() {
+			delete(p.told, key)
+		}
 	}
 }
 
@@ -119,19 +150,24 @@ func (l *loop) heard(p *peer, err error) {
 	}
 }
 
-// newsFor is what a region should hear: all that is open, and once in a term all
-// that it has to do with. open reports whether anything is.
+// newsFor is what a region should hear: what changed since it was told, the
+// first time in a term all that it has to do with. open reports whether anything
+// is open.
 func (l *loop) newsFor(p *peer) (news []method.RolloutNews, open bool) {
 	snap := l.Snapshot()
 	for r := range snap.Rollouts(nil) {
-		if !slices.Contains(concerned(r), p.region) || r.Settled() && p.met {
+		if !slices.Contains(concerned(r), p.region) {
 			continue
 		}
 		open = open || !r.Settled()
+		if p.told[r.Key()] == r.ModifyIndex || len(news) == newsAtOnce {
+			continue
+		}
 		n := News(snap, r.Key())
 		if held, known := p.holds[r.Key()]; known && held != n.Won.ID && r.Won != nil {
 			n.Proposal = r.Won
 		}
+		n.Index = r.ModifyIndex
 		news = append(news, n)
 	}
 	return news, open
@@ -148,9 +184,7 @@ func News(snap *state.Snapshot, key model.JobID) method.RolloutNews {
 		return n
 	}
 	n.Won, n.Votes, n.Open, n.Blind, n.Shares = r.Won.Mark(), r.Votes, r.Open, r.Blind, r.Shares
-	if r.Accepted != nil {
-		n.Undecided, n.Since = r.Accepted.Request, r.Accepted.Time
-	}
+	n.Undecided = r.Accepted.Submits()
 	return n
 }
 
@@ -166,37 +200,45 @@ func Answer(snap *state.Snapshot, heard *method.RolloutNews) method.RolloutNews 
 
 // exchange tells a region what is known here and takes up what it answers; it
 // reports whether anything moved.
-func (l *loop) exchange(ctx context.Context, p *peer, news []method.RolloutNews) (moved bool, err error) {
+func (l *loop) exchange(ctx context.Context, p *peer, news []method.RolloutNews) (bool, error) {
 	out, err := l.Tell(ctx, p.region, &method.RolloutTellRequest{News: news})
 	if err != nil {
 		return false, err
 	}
+	for _, n := range news {
+		p.told[n.Key] = n.Index
+	}
+	var moved atomic.Bool
+	var wg sync.WaitGroup
 	for i := range out.News {
 		n := &out.News[i]
-		ours := News(l.Snapshot(), n.Key)
-		if p.holds[n.Key] != n.Won.ID || ours.Won != n.Won {
-			moved = true
+		if n.Won != News(l.Snapshot(), n.Key).Won || p.holds[n.Key] != n.Won.ID {
+			moved.Store(true)
 		}
 		p.holds[n.Key] = n.Won.ID
-		body := Learn(l.Snapshot(), l.Region, n, l.Clock.Now())
-		if body == nil {
-			body = l.count(ctx, p.region, n)
-		}
-		if body == nil {
-			continue
-		}
-		moved = true
-		if err := l.Apply(ctx, cell.CmdRolloutLearn, body); err != nil && ctx.Err() == nil {
-			l.Log.Warn("cannot take up what another region knows of a rollout; trying again", "region", p.region, "job", n.Key.ID, "error", err)
+		wg.Go(func() {
+			body := Learn(l.Snapshot(), l.Region, n, l.Clock.Now())
+			if body == nil {
+				body = l.count(ctx, p.region, n)
+			}
+			if body == nil {
+				return
+			}
+			if err := l.Apply(ctx, cell.CmdRolloutLearn, body); err == nil {
+				moved.Store(true)
+			} else if ctx.Err() == nil {
+				l.Log.Warn("cannot take up what another region knows of a rollout; trying again", "region", p.region, "job", n.Key.ID, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+	snap := l.Snapshot()
+	for i := range out.News {
+		if n := &out.News[i]; News(snap, n.Key).Won.After(n.Won) {
+			delete(p.told, n.Key) // it lacks a version: that goes at once
 		}
 	}
-	if moved && slices.ContainsFunc(out.News, func(n method.RolloutNews) bool { return News(l.Snapshot(), n.Key).Won != n.Won }) {
-		select { // it lacks a version: that goes at once
-		case p.kick <- struct{}{}:
-		default:
-		}
-	}
-	return moved, nil
+	return moved.Load(), nil
 }
 
 // Learn is the command that takes up what another region knows, nil when nothing

@@ -11,6 +11,7 @@ package rollout
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -51,9 +52,15 @@ const (
 	// applied to it: longer than an election, or the restart of its servers.
 	lost = 10 * time.Second
 	// kept is how long a region remembers a job that was stopped everywhere and
-	// purged here: until the others have heard so.
-	kept = 5 * calm
+	// purged here. One that forgets votes for the same numbers again, so that it
+	// must be longer than anything about the job may be under way, or undecided in
+	// a region that is cut off.
+	kept = time.Hour
 )
+
+// actsAtOnce bounds the steps that are committed side by side: Raft writes those
+// together.
+const actsAtOnce = 32
 
 type loop struct {
 	Config
@@ -79,20 +86,36 @@ func Run(ctx context.Context, cfg Config) error {
 	defer l.wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	told := uint64(0)
 	for ctx.Err() == nil {
 		ws := make(state.Watch)
 		snap := cfg.Snapshot()
 		snap.WatchStore(ws)
-		open, acted := false, false
+		open := false
+		var acted atomic.Bool
+		var acts sync.WaitGroup
+		turns := make(chan struct{}, actsAtOnce)
 		for r := range snap.Rollouts(ws) {
-			acted = l.act(ctx, snap, ws, r) || acted
+			if cmd, body := l.step(snap, ws, r); body != nil {
+				acts.Go(func() {
+					turns <- struct{}{}
+					defer func() { <-turns }()
+					if l.act(ctx, r, cmd, body) {
+						acted.Store(true)
+					}
+				})
+			}
 			open = open || !r.Settled() || ended(r)
 			l.hire(ctx, r)
 		}
-		if acted {
+		acts.Wait()
+		if acted.Load() {
 			continue
 		}
-		l.kick()
+		if index := snap.RolloutsIndex(); index != told {
+			told = index
+			l.kick()
+		}
 		wait, stop := ctx, context.CancelFunc(func() {})
 		if open {
 			// Silence is noticed by the clock alone.
@@ -104,13 +127,8 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// act does what is to be done about the region's own share of a rollout; it
-// reports whether that changed anything.
-func (l *loop) act(ctx context.Context, snap *state.Snapshot, ws state.Watch, r *model.Rollout) bool {
-	cmd, body := l.step(snap, ws, r)
-	if body == nil {
-		return false
-	}
+// act does a step; it reports whether that changed anything.
+func (l *loop) act(ctx context.Context, r *model.Rollout, cmd cell.Command, body any) bool {
 	switch err := l.Apply(ctx, cmd, body); {
 	case err == nil:
 		if s, ok := body.(*cell.RolloutShare); ok {
