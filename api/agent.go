@@ -3,7 +3,6 @@ package api
 import (
 	"maps"
 	"net/http"
-	"slices"
 	"sort"
 	"strings"
 
@@ -43,16 +42,6 @@ func listRegions(r *request) (any, error) {
 	}
 	sort.Strings(names)
 	return names, nil
-}
-
-// regionStatuses tells what this agent knows of the regions.
-func regionStatuses(r *request) (any, error) {
-	regions, err := r.regions(r.Context())
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(regions, func(a, b model.RegionStatus) int { return strings.Compare(a.Name, b.Name) })
-	return orEmpty(regions), nil
 }
 
 func members(r *request) (*method.MembersResponse, error) {

@@ -8,12 +8,25 @@ import (
 	"atoll/rpc"
 )
 
+// deploymentRow is a deployment in a list.
+type deploymentRow struct {
+	*model.Deployment
+	// Region is set in answers over several regions.
+	Region string `json:",omitempty"`
+}
+
+func deploymentRows(out *method.DeploymentListResponse) (*method.Meta, []*deploymentRow) {
+	rows := make([]*deploymentRow, len(out.Deployments))
+	for i, d := range out.Deployments {
+		rows[i] = &deploymentRow{Deployment: d}
+	}
+	return &out.Meta, rows
+}
+
+func nameDeployment(row *deploymentRow, region string) { row.Region = region }
+
 func listDeployments(r *request) (any, error) {
-	return list(r, method.DeploymentList, &method.ListRequest{Query: r.read},
-		func(out *method.DeploymentListResponse) (*method.Meta, []*model.Deployment) {
-			return &out.Meta, out.Deployments
-		},
-		func(*model.Deployment, string) {})
+	return list(r, method.DeploymentList, &method.ListRequest{Query: r.read}, deploymentRows, nameDeployment)
 }
 
 func readDeployment(r *request) (any, error) {
@@ -36,11 +49,7 @@ func deploymentAllocations(r *request) (any, error) {
 }
 
 func jobDeployments(r *request) (any, error) {
-	out, err := call(r, method.JobDeployments, &method.JobRequest{Query: r.read, JobID: r.id}, func(out *method.DeploymentListResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	return orEmpty(out.Deployments), nil
+	return list(r, method.JobDeployments, &method.JobRequest{Query: r.read, JobID: r.id}, deploymentRows, nameDeployment)
 }
 
 // jobDeployment is the newest of a job's, null when it has none.

@@ -4,8 +4,8 @@
 // version lacks answers 501.
 //
 // What Atoll adds: region=* on lists asks every region, and the header
-// X-Atoll-Regions says what each region's rows are worth; /v1/federation/regions
-// tells of the regions themselves.
+// X-Atoll-Regions says what each region's rows are worth; what is under
+// /v1/federation answers for all regions at once, from what is known of them.
 //
 // The package holds no state but its configuration. Its goroutines are those of
 // requests, and the server's that serves it waits for them. To add an endpoint,

@@ -17,16 +17,18 @@ func (r *request) evals() *method.EvalListRequest {
 }
 
 func listEvals(r *request) (any, error) {
-	return list(r, method.EvalList, r.evals(),
-		func(out *method.EvalListResponse) (*method.Meta, []*evalRow) {
-			rows := make([]*evalRow, len(out.Evals))
-			for i, e := range out.Evals {
-				rows[i] = &evalRow{Evaluation: e}
-			}
-			return &out.Meta, rows
-		},
-		func(row *evalRow, region string) { row.Region = region })
+	return list(r, method.EvalList, r.evals(), evalRows, nameEval)
 }
+
+func evalRows(out *method.EvalListResponse) (*method.Meta, []*evalRow) {
+	rows := make([]*evalRow, len(out.Evals))
+	for i, e := range out.Evals {
+		rows[i] = &evalRow{Evaluation: e}
+	}
+	return &out.Meta, rows
+}
+
+func nameEval(row *evalRow, region string) { row.Region = region }
 
 func countEvals(r *request) (any, error) {
 	out, err := call(r, method.EvalCount, r.evals(), func(out *method.EvalCountResponse) *method.Meta { return &out.Meta })

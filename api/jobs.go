@@ -19,9 +19,13 @@ func listJobs(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return list(r, method.JobList, &method.ListRequest{Query: r.read, Full: full},
+	known := &fallback[*model.JobRow, model.JobStub]{method.FederationJobs, (*model.JobRow).Stub}
+	if full {
+		known = nil
+	}
+	return listOr(r, method.JobList, &method.ListRequest{Query: r.read, Full: full},
 		func(out *method.JobListResponse) (*method.Meta, []*model.JobStub) { return &out.Meta, out.Jobs },
-		func(row *model.JobStub, region string) { row.Region = region })
+		func(row *model.JobStub, region string) { row.Region = region }, known)
 }
 
 // registration is the body of a register.
@@ -181,19 +185,13 @@ func jobAllocations(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := call(r, method.JobAllocations, &method.JobAllocsRequest{Query: r.read, JobID: r.id, All: all}, func(out *method.AllocListResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	return orEmpty(out.Allocs), nil
+	return list(r, method.JobAllocations, &method.JobAllocsRequest{Query: r.read, JobID: r.id, All: all},
+		func(out *method.AllocListResponse) (*method.Meta, []*model.AllocStub) { return &out.Meta, out.Allocs },
+		func(row *model.AllocStub, region string) { row.Region = region })
 }
 
 func jobEvaluations(r *request) (any, error) {
-	out, err := call(r, method.JobEvaluations, &method.JobRequest{Query: r.read, JobID: r.id}, func(out *method.EvalListResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	return orEmpty(out.Evals), nil
+	return list(r, method.JobEvaluations, &method.JobRequest{Query: r.read, JobID: r.id}, evalRows, nameEval)
 }
 
 func jobSummary(r *request) (any, error) {

@@ -16,6 +16,12 @@ const regionsHeader = "X-Atoll-Regions"
 // list answers a list of one region, or of all: then each row names its region,
 // and the header says what each region's rows are worth.
 func list[Q, R, Row any](r *request, m method.Method[Q, R], req *Q, parts func(*R) (*method.Meta, []*Row), name func(*Row, string)) (any, error) {
+	return listOr[Q, R, Row, any](r, m, req, parts, name, nil)
+}
+
+// listOr is list, with what is known of regions that do not answer; nil for
+// nothing.
+func listOr[Q, R, Row, Sum any](r *request, m method.Method[Q, R], req *Q, parts func(*R) (*method.Meta, []*Row), name func(*Row, string), known *fallback[Sum, Row]) (any, error) {
 	if !r.allRegions() {
 		out, err := call(r, m, req, func(out *R) *method.Meta { meta, _ := parts(out); return meta })
 		if err != nil {
@@ -31,7 +37,9 @@ func list[Q, R, Row any](r *request, m method.Method[Q, R], req *Q, parts func(*
 	if r.read.PerPage > 0 || r.read.NextToken != "" {
 		return nil, model.Invalidf("per_page", "a list of all regions has no pages in this version; narrow it by prefix or filter")
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), federation.AskTime)
+	whole, cancel := context.WithTimeout(r.Context(), federation.AskTime+fallbackTime)
+	defer cancel()
+	ctx, cancel := context.WithTimeout(whole, federation.AskTime)
 	defer cancel()
 	regions, err := r.regions(ctx)
 	if err != nil {
@@ -41,13 +49,21 @@ func list[Q, R, Row any](r *request, m method.Method[Q, R], req *Q, parts func(*
 	var answers []model.RegionAnswer
 	meta := method.Meta{Index: 1, KnownLeader: true}
 	var bad error
+	var silent []string
 	for _, p := range federation.Ask(ctx, r.api.cfg.Caller, regions, m, req, func(out *R) *method.Meta { meta, _ := parts(out); return meta }) {
+		if p.Reply == nil && model.KindOf(p.Err) == model.KindNotFound {
+			// That there is none is an answer.
+			p.RegionAnswer = model.RegionAnswer{Region: p.Region, Freshness: model.Live, Index: 1}
+			answers = append(answers, p.RegionAnswer)
+			continue
+		}
 		answers = append(answers, p.RegionAnswer)
 		if p.Reply == nil {
 			// A filter that one region cannot read no region can.
 			if model.KindOf(p.Err) == model.KindInvalid {
 				bad = p.Err
 			}
+			silent = append(silent, p.Region)
 			continue
 		}
 		of, part := parts(p.Reply)
@@ -62,6 +78,16 @@ func list[Q, R, Row any](r *request, m method.Method[Q, R], req *Q, parts func(*
 	}
 	if bad != nil {
 		return nil, bad
+	}
+	if known != nil && len(silent) > 0 {
+		old, of := known.summarized(whole, r, silent)
+		rows = append(rows, old...)
+		for i, a := range answers {
+			if s, ok := of[a.Region]; ok {
+				answers[i] = s
+				answers[i].Error = a.Error
+			}
+		}
 	}
 	r.meta(&meta)
 	r.response.Header().Set(regionsHeader, federation.FormatHeader(answers))

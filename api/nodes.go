@@ -10,9 +10,13 @@ func listNodes(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return list(r, method.NodeList, &method.ListRequest{Query: r.read, Full: full},
+	known := &fallback[*model.NodeRow, model.NodeStub]{method.FederationNodes, (*model.NodeRow).Stub}
+	if full {
+		known = nil
+	}
+	return listOr(r, method.NodeList, &method.ListRequest{Query: r.read, Full: full},
 		func(out *method.NodeListResponse) (*method.Meta, []*model.NodeStub) { return &out.Meta, out.Nodes },
-		func(row *model.NodeStub, region string) { row.Region = region })
+		func(row *model.NodeStub, region string) { row.Region = region }, known)
 }
 
 // shownNode is a node as clients expect it; they read the old forms of its

@@ -399,19 +399,39 @@ func TestAllRegionsInOneAnswer(t *testing.T) {
 		t.Errorf("nodes: %v %v", answers, err)
 	}
 
+	// What us knows of eu without asking.
+	wait(t, "a summary of eu at us", func() error {
+		jobs, page, err := c.FederationJobs(t.Context(), apiclient.Selection{Regions: []string{"eu"}})
+		if err != nil || len(jobs) != 2 || page.Regions[0].Freshness != model.Stale {
+			return fmt.Errorf("%d jobs, %+v, %v", len(jobs), page, err)
+		}
+		return nil
+	})
 	eu.stop()
 	rows, answers := list(us)
-	if want := []string{"us/a", "us/d"}; !slices.Equal(rows, want) {
+	if want := []string{"eu/b", "eu/c", "us/a", "us/d"}; !slices.Equal(slices.Sorted(slices.Values(rows)), want) {
 		t.Errorf("with eu gone: rows %v, want %v", rows, want)
 	}
-	if a := answers[0]; a.Region != "eu" || a.Freshness != model.Unreachable || a.Age < 0 {
-		t.Errorf("with eu gone: %+v", a)
+	if a := answers[0]; a.Region != "eu" || a.Freshness != model.Stale || a.Age < 0 || a.Index == 0 || answers[1].Freshness != model.Live {
+		t.Errorf("with eu gone: %+v", answers)
+	}
+	for path, want := range map[string]string{
+		// A summary does not have what these show.
+		"/v1/jobs?region=*&meta=true": "eu=unreachable", "/v1/allocations?region=*": "eu=unreachable", "/v1/evaluations?region=*": "eu=unreachable",
+		"/v1/deployments?region=*": "eu=unreachable", "/v1/nodes?region=*": "eu=stale", "/v1/nodes?region=*&resources=true": "eu=unreachable",
+		"/v1/jobs?region=*&prefix=b": "eu=stale", "/v1/jobs?region=*&filter=" + url.QueryEscape(`ID == "c"`): "eu=stale",
+		"/v1/jobs?region=*&filter=" + url.QueryEscape(`TaskGroups is not empty`): "eu=unreachable",
+		"/v1/job/b/allocations?region=*":                                         "eu=unreachable", "/v1/job/b/deployments?region=*": "us=live",
+	} {
+		if a := us.do("GET", path, nil); a.status != 200 || !strings.Contains(a.Get("X-Atoll-Regions"), want) {
+			t.Errorf("%s: %d %q, regions %q, want %s", path, a.status, a.body, a.Get("X-Atoll-Regions"), want)
+		}
 	}
 	if a := us.do("GET", "/v1/job/b?region=eu", nil); a.status != http.StatusBadGateway || !strings.Contains(a.body, `region "eu" is unreachable`) || !strings.Contains(a.body, "last contact") {
 		t.Errorf("a read of eu: %d %q", a.status, a.body)
 	}
-	regions, err := c.Regions(t.Context())
-	if err != nil || len(regions) != 2 || regions[0].Name != "eu" || regions[0].Healthy || !regions[1].Healthy {
+	regions, err := c.Regions(t.Context(), apiclient.Selection{})
+	if err != nil || len(regions) != 2 || regions[0].Region != "eu" || regions[0].Healthy || regions[0].Jobs["pending"] != 2 || !regions[1].Healthy {
 		t.Errorf("regions: %+v %v", regions, err)
 	}
 }

@@ -56,7 +56,7 @@ func (r *request) common() error {
 			return model.Invalidf("consistent", "a read cannot be both consistent and stale; give one of them")
 		}
 	}
-	if s := r.query.Get("index"); s != "" {
+	if s := r.query.Get("index"); s != "" && r.URL.Path != allEventsPath {
 		index, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
 			return model.Invalidf("index", "Invalid index: %q is no number", s)

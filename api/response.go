@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 
 	"atoll/model/method"
 )
@@ -30,6 +31,16 @@ func newResponse(w http.ResponseWriter, r *http.Request) *response {
 	return &response{ResponseWriter: w, zip: strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")}
 }
 
+// zippers are used again: each is 800 kB, which is more than the answers that
+// most compress.
+var zippers = sync.Pool{New: func() any { gz, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed); return gz }}
+
+func zipper(to io.Writer) *gzip.Writer {
+	gz := zippers.Get().(*gzip.Writer)
+	gz.Reset(to)
+	return gz
+}
+
 // minZip is the size below which compressing costs more than it saves.
 const minZip = 1024
 
@@ -44,7 +55,7 @@ func (w *response) begin(contentType string, zip bool) io.Writer {
 	}
 	w.Header().Set("Content-Encoding", "gzip")
 	w.WriteHeader(cmp.Or(w.status, http.StatusOK))
-	w.gz, _ = gzip.NewWriterLevel(w.ResponseWriter, gzip.BestSpeed)
+	w.gz = zipper(w.ResponseWriter)
 	return w.gz
 }
 
@@ -59,6 +70,8 @@ func (w *response) flush() {
 func (w *response) finish() {
 	if w.gz != nil {
 		_ = w.gz.Close()
+		zippers.Put(w.gz)
+		w.gz = nil
 	}
 }
 
@@ -70,9 +83,10 @@ func (w *response) zipped(b []byte) {
 
 func compress(b []byte) []byte {
 	var out bytes.Buffer
-	gz, _ := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	gz := zipper(&out)
 	_, _ = gz.Write(b)
 	_ = gz.Close()
+	zippers.Put(gz)
 	return out.Bytes()
 }
 

@@ -76,7 +76,12 @@ func (a *API) table() []route {
 		exact("GET", "/v1/status/leader", statusLeader),
 		exact("GET", "/v1/status/peers", statusPeers),
 		exact("GET", "/v1/regions", listRegions),
-		exact("GET", "/v1/federation/regions", regionStatuses),
+		exact("GET", "/v1/federation/regions", federationRegions),
+		exact("GET", "/v1/federation/jobs", federationJobs),
+		withID("GET", "/v1/federation/job/", "", federationJob),
+		exact("GET", "/v1/federation/nodes", federationNodes),
+		exact("GET", "/v1/federation/deployments", federationDeployments),
+		exact("GET", allEventsPath, streamAllEvents),
 		withID("PUT", "/v1/federation/region/", "/accept", acceptRegion),
 		withID("GET", "/v1/federation/rollout/", "", readRollout),
 

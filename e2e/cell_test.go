@@ -4,7 +4,14 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,4 +107,99 @@ func TestThreeServersOutliveTheirLeader(t *testing.T) {
 			t.Errorf("its peers are %v, %v", peers, err)
 		}
 	}
+}
+
+// All servers of a region die at one moment, under writers: what was acked is
+// there afterwards, and what ran goes on as if nothing had been.
+func TestAllServersDieAtOnce(t *testing.T) {
+	w, servers := cellOfThree(t)
+	node := w.agent(agentConfig{name: "n3", host: "n1", region: "us", client: true, servers: []string{"s1", "s2", "s3"}, portBase: 6646})
+	eventually(t, 30*time.Second, "the third node is there", func() error {
+		nodes, _, err := w.client(servers[0]).Nodes().List(nil)
+		if err != nil || len(nodes) != 3 {
+			return fmt.Errorf("%d nodes, %v", len(nodes), err)
+		}
+		return nil
+	})
+	starts := filepath.Join(t.TempDir(), "starts")
+	if _, _, err := w.client(node).Jobs().Register(service("runs", "us", fmt.Sprintf("echo $$ >>%s; exec sleep 1000", starts)), nil); err != nil {
+		t.Fatal(err)
+	}
+	awaitAllocs(t, servers[0], "us", "runs", "running", 1)
+	for round := range 2 {
+		stop := make(chan struct{})
+		var writers sync.WaitGroup
+		var mu sync.Mutex
+		acked := make(map[string]string)
+		for n := range 4 {
+			writers.Go(func() {
+				c := &cellClient{servers: servers, http: &http.Client{Timeout: 5 * time.Second}, rng: rand.New(rand.NewPCG(uint64(round), uint64(n)))}
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					op := jobOp{verb: "register", job: fmt.Sprintf("job-%d", n), value: fmt.Sprintf("%d-%d", round, i)}
+					if _, err := c.do(op); err != nil {
+						t.Errorf("%+v: %v", op, err)
+						return
+					}
+					mu.Lock()
+					acked[op.job] = op.value
+					mu.Unlock()
+				}
+			})
+		}
+		eventually(t, 30*time.Second, "writes are acked", func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(acked) < 4 {
+				return fmt.Errorf("of %d jobs", len(acked))
+			}
+			return nil
+		})
+		for _, s := range servers {
+			if err := s.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// What is acked from here on is by the servers that come back.
+		for _, s := range servers {
+			<-s.done
+		}
+		mu.Lock()
+		before := maps.Clone(acked)
+		mu.Unlock()
+		for _, s := range servers {
+			s.start()
+		}
+		eventually(t, 60*time.Second, "writes are acked again", func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			for job, value := range acked {
+				if before[job] == value {
+					return fmt.Errorf("%s is at %s", job, value)
+				}
+			}
+			return nil
+		})
+		close(stop)
+		writers.Wait()
+		for job, value := range acked {
+			got, _, err := w.client(servers[round]).Jobs().Info(job, nil)
+			if err != nil || got.Meta["value"] != value {
+				t.Errorf("round %d: %s was acked with %s: %+v, %v", round, job, value, got.Meta, err)
+			}
+		}
+		awaitAllocs(t, servers[1], "us", "runs", "running", 1)
+		b, err := os.ReadFile(starts)
+		if err != nil || strings.Count(string(b), "\n") != 1 {
+			t.Errorf("round %d: the task was started as %q, %v", round, b, err)
+		}
+		if cmd, err := os.ReadFile("/proc/" + strings.TrimSpace(string(b)) + "/cmdline"); err != nil || !strings.Contains(string(cmd), "sleep") {
+			t.Errorf("round %d: the task's process is %q, %v", round, cmd, err)
+		}
+	}
+	checkPlacements(t, w.client(servers[0]))
 }

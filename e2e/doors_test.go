@@ -35,7 +35,7 @@ func TestAClientWhoseServersAreGoneReachesOtherRegions(t *testing.T) {
 	w := newWorld(t, "us", "eu", "edge")
 	both := []string{"us", "eu"}
 	us := w.agent(agentConfig{name: "us", host: "us", region: "us", server: true, join: both})
-	w.agent(agentConfig{name: "eu", host: "eu", region: "eu", server: true, client: true, join: both, servers: []string{"eu"}})
+	eu := w.agent(agentConfig{name: "eu", host: "eu", region: "eu", server: true, client: true, join: both, servers: []string{"eu"}})
 	awaitRegions(t, us, "us", "eu")
 	edge := w.agent(agentConfig{name: "edge", host: "edge", region: "us", client: true, servers: []string{"us"}})
 	awaitRegions(t, edge, "edge", both...)
@@ -44,6 +44,13 @@ func TestAClientWhoseServersAreGoneReachesOtherRegions(t *testing.T) {
 	}
 	alloc := awaitAllocs(t, edge, "eu", "before", "running", 1)[0]
 
+	eventually(t, 20*time.Second, "eu has a summary of us", func() error {
+		_, header, _, err := eu.get("/v1/federation/jobs")
+		if h := header.Get("X-Atoll-Regions"); err != nil || !strings.Contains(h, "us=stale") {
+			return fmt.Errorf("regions %q, %v", h, err)
+		}
+		return nil
+	})
 	for _, way := range goneServers {
 		t.Run(way.name, func(t *testing.T) {
 			undo := way.lose(w, us)
@@ -66,10 +73,17 @@ func TestAClientWhoseServersAreGoneReachesOtherRegions(t *testing.T) {
 			})
 			timed(t, "all regions", func() error {
 				status, header, body, err := edge.get("/v1/jobs?region=*")
-				if h := header.Get("X-Atoll-Regions"); err != nil || status != http.StatusOK || !strings.Contains(h, "eu=live") || !strings.Contains(h, "us=unreachable;age=") || !strings.Contains(body, `"before"`) {
+				if h := header.Get("X-Atoll-Regions"); err != nil || status != http.StatusOK || !strings.Contains(h, "eu=live") || !strings.Contains(h, "us=stale;age=") || !strings.Contains(body, `"before"`) {
 					return fmt.Errorf("status %d, regions %q, %s, %v", status, h, body, err)
 				}
 				return nil
+			})
+			timed(t, "what is known of all regions", func() error {
+				out, err := ask(t, edge, "/v1/federation/jobs")
+				if err == nil && (worths(out.Regions) != "eu=live us=stale" || len(out.Jobs) == 0) {
+					err = fmt.Errorf("%d jobs of %s", len(out.Jobs), worths(out.Regions))
+				}
+				return err
 			})
 			id := strings.ReplaceAll(way.name, " ", "-")
 			timed(t, "a write for eu", func() error {

@@ -131,8 +131,8 @@ func TestARolloutOutlivesTheRegionThatTookIt(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if s := r.Share("r1"); s.State != model.ShareBlocked {
-			return fmt.Errorf("it is %s", s.State)
+		if s := r.Share("r1"); s == nil || s.State != model.ShareBlocked {
+			return fmt.Errorf("it is %+v", s)
 		}
 		return nil
 	})

@@ -27,7 +27,7 @@ import (
 // go and looks at the server a minute later. The clients are this process; both
 // share the machine.
 func BenchmarkBlockingQueries(b *testing.B) {
-	const jobs, each, rounds = 100, 100, 10
+	const jobs, each, rounds = 100, 100, 50
 	for b.Loop() {
 		s := startServers(b, 1)[0]
 		leading(b, []*benchServer{s})
@@ -56,11 +56,16 @@ func BenchmarkBlockingQueries(b *testing.B) {
 		b.ReportMetric(goroutines, "goroutines-waiting")
 		b.ReportMetric(heap/1e6, "heap-MB-waiting")
 		b.ReportMetric(rss/1e6, "rss-MB-waiting")
-		var some []time.Duration
+		var some, writes []time.Duration
 		for round := range rounds {
-			some = append(some, waiting.woken(b, each, func() { s.change(b, round, 60) })...)
+			some = append(some, waiting.woken(b, each, func() {
+				begun := time.Now()
+				s.change(b, round, 60)
+				writes = append(writes, time.Since(begun))
+			})...)
 		}
 		report(b, "some", some)
+		report(b, "write", writes)
 		waiting.close()
 
 		waiting = openQueries(b, s, jobs*each, func(int) string { return "/v1/jobs" })

@@ -189,6 +189,13 @@ func TestARegionThatIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitAllocs(t, us, "eu", "before", "running", 1)
+	eventually(t, 20*time.Second, "us has the job in its summary of eu", func() error {
+		_, _, body, err := us.get("/v1/federation/job/before")
+		if err == nil && !strings.Contains(body, `"before"`) {
+			err = fmt.Errorf("%s", body)
+		}
+		return err
+	})
 	w.cut("eu")
 
 	for _, name := range []string{"us", "us-client"} {
@@ -207,7 +214,7 @@ func TestARegionThatIsCutOff(t *testing.T) {
 		begun := time.Now()
 		status, header, body, err := agents[name].get("/v1/jobs?region=*")
 		took := time.Since(begun)
-		if h := header.Get("X-Atoll-Regions"); err != nil || status != http.StatusOK || !strings.Contains(h, "eu=unreachable;age=") || strings.Count(h, "=live") != 2 {
+		if h := header.Get("X-Atoll-Regions"); err != nil || status != http.StatusOK || !strings.Contains(h, "eu=stale;age=") || strings.Count(h, "=live") != 2 || !strings.Contains(body, `"before"`) {
 			t.Errorf("%s: status %d, regions %q, %s, %v", name, status, h, body, err)
 		}
 		if took > 2200*time.Millisecond {

@@ -193,6 +193,20 @@ func (d *Directory) Servers(name string) (servers []Peer, known bool) {
 	return servers, true
 }
 
+// Members returns a region's servers, ourselves too, by name. Those of which only
+// the address is remembered have that for a name.
+func (d *Directory) Members(name string) []Peer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.regions[name]
+	if r == nil {
+		return nil
+	}
+	out := slices.DeleteFunc(slices.Clone(r.peers), func(p Peer) bool { return p.Left })
+	slices.SortFunc(out, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
 // Report takes up how a call of ours to a server went.
 func (d *Directory) Report(name, addr string, err error) {
 	d.mu.Lock()

@@ -68,6 +68,8 @@ type Peer struct {
 	Expect                   int
 	Cell                     string
 	Build                    string
+	// ProtocolMin and ProtocolMax are the protocols that it speaks.
+	ProtocolMin, ProtocolMax int
 	// Alive is what gossip believes; Left says that it has gone on purpose. A
 	// server of which somebody said that it is leaving is neither until it has,
 	// since anybody can say so.
@@ -413,7 +415,7 @@ func peerOf(m serf.Member) (Peer, error) {
 	expect, _ := strconv.Atoi(t[tagExpect])
 	return Peer{
 		Name: m.Name, Region: t[tagRegion], Datacenter: t[tagDC], ID: t[tagID], RPC: t[tagRPC], Expect: expect,
-		Cell: t[tagCell], Build: t[tagBuild], Alive: m.Status == serf.StatusAlive,
+		Cell: t[tagCell], Build: t[tagBuild], ProtocolMin: lo, ProtocolMax: hi, Alive: m.Status == serf.StatusAlive,
 		Left: m.Status == serf.StatusLeft,
 	}, nil
 }

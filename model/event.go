@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Topics of events, spelled as Nomad's. TopicAll stands for all of them, and as
@@ -67,6 +68,24 @@ type EventPayload struct {
 // up to another may be missing: the server has forgotten them.
 type EventGap struct{ From, To uint64 }
 
+// RegionEvents is what a stream of the events of all regions tells of one of them:
+// events of an index, not always all of them; or, with a Freshness, that the region
+// is there, or is not.
+type RegionEvents struct {
+	Region string `json:",omitempty"`
+	// Index is that of the events. Of a region that is there it is the one after
+	// which its server has all.
+	Index  uint64   `json:",omitempty"`
+	Events []*Event `json:",omitempty"`
+	// Gap is set when events before those that follow may be missing.
+	Gap       *EventGap `json:",omitempty"`
+	Freshness Freshness `json:",omitempty"`
+	// Age is since an unreachable region was last heard, negative when it never
+	// was, and Error why it is.
+	Age   time.Duration `json:",omitempty"`
+	Error string        `json:",omitempty"`
+}
+
 // EventFilter says which events a reader wants.
 type EventFilter struct {
 	// Topics leads from each topic wanted, or TopicAll, to the keys wanted of
@@ -103,13 +122,18 @@ func ParseTopics(topics []string) (map[string][]string, error) {
 	return out, nil
 }
 
+// Keys are the keys wanted of a topic, none when it is not wanted.
+func (f *EventFilter) Keys(topic string) []string {
+	if keys, ok := f.Topics[topic]; ok {
+		return keys
+	}
+	return f.Topics[TopicAll]
+}
+
 // Wants reports whether an event about an object is wanted. An object of no
 // namespace has the namespace "".
 func (f *EventFilter) Wants(topic, namespace, key string, others ...string) bool {
-	keys, ok := f.Topics[topic]
-	if !ok {
-		keys = f.Topics[TopicAll]
-	}
+	keys := f.Keys(topic)
 	if want := cmp.Or(f.Namespace, DefaultNamespace); namespace != "" && want != AllNamespaces && want != namespace {
 		return false
 	}

@@ -490,10 +490,14 @@ func TestALiveServerThatIsRemovedIsAdmittedAgainAndADeadOneIsNot(t *testing.T) {
 			t.Errorf("%s is a member still", dead)
 		}
 	}
-	for _, m := range call(t, c.any().RPC(), method.RegionMembers, rpc.To{}, &method.Empty{}).Members {
-		if m.Name == dead+".us" {
-			t.Errorf("%s is listed still, as %s", dead, m.Status)
+	// Gossip has to tell the other server.
+	wait(t, "nobody lists it", func() error {
+		for _, m := range call(t, c.any().RPC(), method.RegionMembers, rpc.To{}, &method.Empty{}).Members {
+			if m.Name == dead+".us" {
+				return fmt.Errorf("%s is listed still, as %s", dead, m.Status)
+			}
 		}
-	}
+		return nil
+	})
 	c.writes("b")
 }

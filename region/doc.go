@@ -15,6 +15,9 @@
 //	deploy     ends, fails, promotes and reverts deployments
 //	drain      empties nodes
 //
+// summary.go tells the other regions what changed in this one, and aggregate.go
+// answers for all regions from what they told.
+//
 // leader.go makes fresh loops for each term of leadership, in one group that ends
 // with it: nothing is switched on and off by hand. membership.go starts the cell,
 // and keeps its members in step with what gossip says.

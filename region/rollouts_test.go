@@ -369,9 +369,7 @@ func TestACountIsDividedAmongTheRegions(t *testing.T) {
 	u.runs("web", "us=v1/10 eu=v1/10 ap=v1/4")
 	// Scaling moves what it must: one, to where there is room.
 	u.become("web", "us=successful eu=successful ap=successful")
-	if err := u.scale("us", "web", 22); err != nil {
-		t.Fatal(err)
-	}
+	wait(t, "all know that all are done, and the job is scaled", func() error { return u.scale("us", "web", 22) })
 	wait(t, "two are gone", func() error {
 		n := 0
 		for _, region := range u.regions {

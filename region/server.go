@@ -14,6 +14,7 @@ import (
 
 	"atoll/cell"
 	"atoll/federation"
+	"atoll/federation/summary"
 	"atoll/internal/clock"
 	"atoll/internal/group"
 	"atoll/model"
@@ -91,6 +92,7 @@ type Server struct {
 	look     *lookout
 	sessions *sessions
 	contacts *heartbeat.Contacts
+	sums     *aggregates
 	loops    *group.Group
 }
 
@@ -236,6 +238,16 @@ func (s *Server) bind() {
 		hasSession: func(id string) bool { return s.sessions.Session(id) != nil },
 	}).bind(s.rpc)
 	(&federal{region: s.cfg.Region, self: s.cfg.Name, selfAddr: s.cfg.AdvertiseRPC, gossip: s.gossip, dir: s.dir, calls: s.rpc, status: s.status}).bind(s.rpc)
+	sums := &summaries{reader: read, region: s.cfg.Region, dir: s.dir}
+	sums.own = summary.NewOwn(s.cfg.Region, sums.changes, s.cfg.Clock)
+	sums.bind(s.rpc)
+	s.sums = &aggregates{
+		region: s.cfg.Region, dir: s.dir, own: sums.own, calls: s.rpc, leads: s.cell.Leads, leader: s.look.Leader, clock: s.cfg.Clock,
+		copies: summary.NewCopies(summary.Config{
+			Region: s.cfg.Region, Caller: s.rpc, Regions: s.dir.Regions, Clock: s.cfg.Clock, Log: s.cfg.Log.Named("summary"), Metrics: s.cfg.Metrics,
+		}),
+	}
+	s.sums.bind(s.rpc)
 	(&snapshots{
 		reader: read, cell: s.cell, region: s.cfg.Region, clock: s.cfg.Clock, leads: s.cell.Leads,
 		stage: stage{dir: filepath.Join(s.cfg.DataDir, "server")},
@@ -256,6 +268,8 @@ func (s *Server) Run(ctx context.Context, leave func() bool) error {
 	s.loops.Go("cell", s.cell.Run)
 	s.loops.Go("lookout", s.look.run)
 	s.loops.Go("contacts", func(ctx context.Context) error { return s.contacts.Follow(ctx, s.heartbeats(), s.leaderElsewhere) })
+	s.loops.Go("summaries", s.sums.copies.Run)
+	s.loops.Go("own summary", s.sums.own.Run)
 	s.loops.Go("join", func(ctx context.Context) error {
 		return s.gossip.RetryJoin(ctx, s.cfg.Join, s.cfg.JoinInterval, s.cfg.JoinTries)
 	})

@@ -31,12 +31,6 @@ type Client struct {
 	HTTP *http.Client
 }
 
-// Regions returns what the agent knows of all regions, by name.
-func (c *Client) Regions(ctx context.Context) (out []model.RegionStatus, err error) {
-	_, err = c.get(ctx, "/v1/federation/regions", nil, &out)
-	return out, err
-}
-
 // Accept makes a cell the one that a region is, for the servers of the agent's
 // region, or of the region via unless that is "". It returns the servers that
 // took it, and why others did not.

@@ -34,15 +34,15 @@ func TestAnswersAreReadAndErrorsToldAsTheAgentSaidThem(t *testing.T) {
 		t.Error("a header that says nothing is taken for an answer")
 	}
 	body, header, status = "region \"eu\" has no leader at the moment", "", http.StatusInternalServerError
-	if _, err := c.Regions(t.Context()); err == nil || err.Error() != body+" (500)" {
+	if _, err := c.Regions(t.Context(), Selection{}); err == nil || err.Error() != body+" (500)" {
 		t.Errorf("%v", err)
 	}
 	body, status = "<html>", http.StatusOK
-	if _, err := c.Regions(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot read the answer of the agent at "+agent.URL) {
+	if _, err := c.Regions(t.Context(), Selection{}); err == nil || !strings.Contains(err.Error(), "cannot read the answer of the agent at "+agent.URL) {
 		t.Errorf("%v", err)
 	}
 	for _, address := range []string{"http://127.0.0.1:1", "http://a b", "nonsense"} {
-		if _, err := (&Client{Address: address}).Regions(context.Background()); err == nil || !strings.Contains(err.Error(), address) {
+		if _, err := (&Client{Address: address}).Regions(context.Background(), Selection{}); err == nil || !strings.Contains(err.Error(), address) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

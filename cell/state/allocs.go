@@ -207,6 +207,9 @@ type allocTxn struct {
 	ownsFree bool
 	// touched are the places of rows that were changed, each once.
 	touched []uint32
+	// jobsTouched and nodesTouched are those whose entries were changed.
+	jobsTouched  []model.JobID
+	nodesTouched []model.UUID
 	// uncounted are the jobs whose restored rows are still to be counted.
 	uncounted map[model.JobID]bool
 }
@@ -231,6 +234,7 @@ func (t *allocTxn) ownJob(key model.JobID) *jobAllocs {
 		j.counts = slices.Clone(old.counts)
 	}
 	t.jobs.ReplaceOrInsert(j)
+	t.jobsTouched = append(t.jobsTouched, key)
 	return j
 }
 
@@ -246,6 +250,7 @@ func (t *allocTxn) ownNode(id model.UUID) *nodeAllocs {
 		n.modified, n.changes, n.forgotten = old.modified, old.changes, old.forgotten
 	}
 	t.nodes.ReplaceOrInsert(n)
+	t.nodesTouched = append(t.nodesTouched, id)
 	return n
 }
 

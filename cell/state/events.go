@@ -97,6 +97,9 @@ func (c *Changes) Events(f *model.EventFilter, snap *Snapshot) iter.Seq[*model.E
 				}
 			}
 		}
+		if len(f.Keys(model.TopicAllocation)) == 0 {
+			return // they may be many
+		}
 		for r := range c.allocs() {
 			key, id, deployment := r.Job().Key(), r.ID.String(), r.Shared.DeploymentID.String()
 			if !f.Wants(model.TopicAllocation, key.Namespace, id, key.ID, deployment) {

@@ -145,5 +145,6 @@ func (t *Txn) delete(table string, row any) error {
 		return fmt.Errorf("cannot write table %s: %w", table, err)
 	}
 	t.noteGone(table, row)
+	t.noteTouched(table, row)
 	return nil
 }

@@ -29,6 +29,7 @@ func (s *Store) Restore(r io.Reader) error {
 	tx.Commit()
 	before.wakeAll()
 	s.log.restart(s.Snapshot().Index())
+	s.touched.restart(s.Snapshot().Index())
 	return nil
 }
 

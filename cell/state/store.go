@@ -17,6 +17,8 @@ type Store struct {
 	retired chan struct{}
 	// log is what events are made of.
 	log changeLog
+	// touched is what summaries are made of.
+	touched touchLog
 }
 
 // New returns an empty store.
@@ -58,6 +60,8 @@ type Txn struct {
 	placed      []*placing
 	cause       string
 	size        int
+	// rowsTouched are rows written or deleted, for summaries.
+	rowsTouched []any
 }
 
 // Write runs f as one transaction at a Raft index. An error of f leaves the
@@ -101,6 +105,7 @@ func (s *Store) Write(index uint64, f func(*Txn) error) error {
 	if c := t.changes(table); c != nil {
 		s.log.add(c)
 	}
+	s.touched.wrote(t)
 	return nil
 }
 
@@ -131,6 +136,7 @@ func (t *Txn) insert(table string, row any) error {
 		return fmt.Errorf("cannot write table %s: %w", table, err)
 	}
 	t.noteRow(table, row)
+	t.noteTouched(table, row)
 	return nil
 }
 

@@ -227,7 +227,7 @@ func awaitDev(ctx context.Context, agents []*devAgent) error {
 
 // devMissing says what an agent still lacks, "" when nothing.
 func devMissing(ctx context.Context, c *apiclient.Client, want int) string {
-	regions, err := c.Regions(ctx)
+	regions, err := c.Regions(ctx, apiclient.Selection{})
 	if err != nil {
 		return err.Error()
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -43,6 +45,14 @@ func jobScaleCommand() *cobra.Command {
 			}
 			if out.Warnings != "" {
 				fmt.Fprintf(c.ErrOrStderr(), "Job Warnings:\n%s\n\n", out.Warnings)
+			}
+			// A multi-region job is scaled by a new version, which goes its way.
+			if r, err := m.federation().Rollout(context.Background(), m.space(), id, cmp.Or(m.region, env("REGION"))); err == nil && r.Live() {
+				fmt.Fprintf(c.OutOrStdout(), "Job scaled by version %d\n", r.Won.Version)
+				if detach {
+					return nil
+				}
+				return followRollout(context.Background(), c.OutOrStdout(), m.federation(), m.space(), id, r.Won.Version)
 			}
 			if detach || out.EvalID == "" {
 				fmt.Fprintln(c.OutOrStdout(), "Evaluation ID: "+out.EvalID)

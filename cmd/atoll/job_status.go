@@ -26,6 +26,9 @@ func jobStatusCommand() *cobra.Command {
 				prefix = args[0]
 			}
 			if m.all() {
+				if shown, err := showShares(c, &m, prefix); shown || err != nil {
+					return err
+				}
 				return jobsOfAllRegions(c, &m, prefix)
 			}
 			client, err := m.client()

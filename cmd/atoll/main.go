@@ -75,7 +75,7 @@ func newRoot() *cobra.Command {
 		group("alloc", "Look at allocations, and stop them", allocStatusCommand(), allocLogsCommand(), allocStopCommand()),
 		group("eval", "Look at evaluations and delete them", evalListCommand(), evalStatusCommand(), evalDeleteCommand()),
 		group("server", "Look at servers, join them and declare them gone", serverMembersCommand(), serverJoinCommand(), serverForceLeaveCommand()),
-		group("region", "Look at regions", regionListCommand(), regionAcceptCommand()),
+		group("region", "Look at regions", regionListCommand(), regionStatusCommand(), regionAcceptCommand()),
 		group("operator", "Tend a region's servers",
 			group("raft", "Look at and change the members of a region's cell", raftListPeersCommand(), raftRemovePeerCommand(), raftTransferCommand()),
 			group("snapshot", "Save, look at and restore the state of a region", snapshotSaveCommand(), snapshotInspectCommand(), snapshotRestoreCommand()),

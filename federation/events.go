@@ -1,0 +1,163 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"atoll/internal/backoff"
+	"atoll/model"
+	"atoll/model/method"
+	"atoll/rpc"
+)
+
+// EventRequest says which events of which regions are wanted.
+type EventRequest struct {
+	model.EventFilter
+	// From has the index of the first events that are wanted, by region; of a
+	// region that is not in it those are the oldest that its server has.
+	From map[string]uint64
+}
+
+// FollowEvents hands the events of all regions to take, one call at a time, until
+// ctx ends or take fails, and returns why. Each region's come in their order.
+// regions are those that are known at the moment: ones that come later are
+// followed too.
+//
+// A region that falls away is told of, once, with its last contact, and so is its
+// return; it goes on after what it told last. Whatever may be missing is named, as
+// a gap.
+func FollowEvents(ctx context.Context, c rpc.Caller, req *EventRequest, regions func() []model.RegionStatus, take func(*model.RegionEvents) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	defer cancel(nil)
+	var mu sync.Mutex // held over take
+	followed := make(map[string]bool)
+	tick := time.NewTicker(newRegions)
+	defer tick.Stop()
+	for {
+		for _, st := range regions() {
+			if followed[st.Name] {
+				continue
+			}
+			followed[st.Name] = true
+			loops.Go(func() {
+				f := &eventFollower{region: st.Name, next: req.From[st.Name], contact: time.Now(), take: func(e *model.RegionEvents) error {
+					mu.Lock()
+					defer mu.Unlock()
+					if ctx.Err() != nil {
+						return ctx.Err()
+					}
+					err := take(e)
+					if err != nil {
+						cancel(err)
+					}
+					return err
+				}}
+				if f.known = st.LastContact >= 0; f.known {
+					f.contact = f.contact.Add(-st.LastContact)
+				}
+				f.run(ctx, c, &req.EventFilter)
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// newRegions is how often a stream of events looks for regions that came.
+const newRegions = 2 * time.Second
+
+// followAgain is the wait after a region's stream ended.
+var followAgain = backoff.Policy{Min: 200 * time.Millisecond, Max: 2 * time.Second}
+
+// eventFollower follows the events of one region.
+type eventFollower struct {
+	region string
+	// next is the index from which on events are wanted. Of those of that index,
+	// had were told already: every server tells them in the same order.
+	next uint64
+	had  int
+	// live says that the region was told to be, told that it was told anything.
+	live, told bool
+	// contact is when it was last heard, if known.
+	contact time.Time
+	known   bool
+	take    func(*model.RegionEvents) error
+}
+
+func (f *eventFollower) run(ctx context.Context, c rpc.Caller, filter *model.EventFilter) {
+	for n := 0; ; n++ {
+		err := f.stream(ctx, c, filter, func() { n = 0 })
+		if ctx.Err() != nil {
+			return
+		}
+		// One that told too much for its reader, or has another state, is there.
+		if kind := model.KindOf(err); (f.live || !f.told) && kind != model.KindGone {
+			f.live, f.told = false, true
+			e := &model.RegionEvents{Region: f.region, Freshness: model.Unreachable, Age: -1, Error: err.Error()}
+			var unreachable *model.Error
+			switch {
+			case errors.As(err, &unreachable) && unreachable.LastContact > 0:
+				e.Age = unreachable.LastContact
+			case f.known:
+				e.Age = time.Since(f.contact)
+			}
+			if f.take(e) != nil {
+				return
+			}
+		}
+		if !followAgain.Sleep(ctx, n) {
+			return
+		}
+	}
+}
+
+// stream reads the region's events until their stream ends.
+func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.EventFilter, heard func()) error {
+	stream, err := rpc.Open(ctx, c, method.EventStream, rpc.To{Region: f.region}, &method.EventStreamRequest{EventFilter: *filter, Index: f.next})
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	skip := f.had
+	for first := true; ; first = false {
+		frame, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		heard()
+		f.contact, f.known = time.Now(), true
+		out := &model.RegionEvents{Region: f.region, Index: frame.Index, Events: frame.Events, Gap: frame.Gap}
+		if first {
+			if frame.Gap != nil {
+				f.next, f.had, skip = frame.Index+1, 0, 0
+			} else if f.next == 0 {
+				f.next = frame.Index + 1
+			}
+			if f.live && frame.Gap == nil {
+				continue
+			}
+			f.live, f.told = true, true
+			out.Freshness = model.Live
+		} else {
+			if frame.Index != f.next {
+				f.next, f.had, skip = frame.Index, 0, 0
+			}
+			f.had += max(0, len(frame.Events)-skip)
+			n := min(skip, len(frame.Events))
+			out.Events, skip = frame.Events[n:], skip-n
+			if len(out.Events) == 0 {
+				continue
+			}
+		}
+		if err := f.take(out); err != nil {
+			return err
+		}
+	}
+}
