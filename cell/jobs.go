@@ -48,7 +48,7 @@ func applyJobRegister(tx *state.Txn, snap *state.Snapshot, index uint64, c *JobR
 		return nil, err
 	}
 	old := snap.Job(nil, c.Job.Key())
-	if snap.Rollout(nil, c.Job.Key()).Live() {
+	if own := snap.Cell(nil); own != nil && snap.Rollout(nil, c.Job.Key()).RunsIn(own.Region) {
 		return nil, model.Errorf(model.KindConflict, "job %q runs in several regions together; submit it with its multiregion block, or stop it with -global first", c.Job.ID)
 	}
 	if c.EnforceIndex {

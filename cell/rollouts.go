@@ -85,7 +85,7 @@ func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Rollout
 	r.Open = max(r.Open, c.Open)
 	if c.Won != nil && r.Adopt(c.Won, c.Own) {
 		changed = true
-		if err := await(tx, snap, c); err != nil {
+		if err := await(tx, snap, c, r); err != nil {
 			return nil, err
 		}
 		if err := remember(tx, snap, c.Won); err != nil {
@@ -118,7 +118,7 @@ func remember(tx *state.Txn, snap *state.Snapshot, p *model.Proposal) error {
 }
 
 // await shows that a deployment waits for the region's turn.
-func await(tx *state.Txn, snap *state.Snapshot, c *RolloutLearn) error {
+func await(tx *state.Txn, snap *state.Snapshot, c *RolloutLearn, r *model.Rollout) error {
 	p := c.Won
 	if p.Job.Stop || p.Job.Multiregion.Region(c.Own) == nil || p.Job.Type != model.JobTypeService || c.Awaits == "" {
 		return tx.CancelAwaited(c.Key, "cancelled because a newer version of the job stops it here", c.Time)
@@ -138,6 +138,7 @@ func await(tx *state.Txn, snap *state.Snapshot, c *RolloutLearn) error {
 			}
 		}
 	}
+	r.Share(c.Own).DeploymentID = d.ID
 	return tx.Await(d)
 }
 

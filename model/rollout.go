@@ -275,6 +275,12 @@ func (r *Rollout) Share(region string) *Share {
 // was won, and it was not to stop the job.
 func (r *Rollout) Live() bool { return r != nil && r.Won != nil && !r.Won.Job.Stop }
 
+// RunsIn reports whether a region has part in a job that its regions run together.
+func (r *Rollout) RunsIn(region string) bool {
+	s := r.Share(region)
+	return r.Live() && s != nil && s.State != ShareStopped
+}
+
 // Settled reports whether there is nothing left to do or to hear of.
 func (r *Rollout) Settled() bool {
 	if r.Accepted != nil {

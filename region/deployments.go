@@ -148,6 +148,9 @@ func (s *deployments) pause(ctx context.Context, c *rpc.Inbound, req *method.Dep
 	if err != nil {
 		return nil, err
 	}
+	if d.Awaits() || d.Status == model.DeploymentBlocked {
+		return nil, model.Errorf(model.KindConflict, "cannot pause or resume deployment %s: it is %s, and waits for other regions; pause theirs, or fail this one", d.ID, d.Status)
+	}
 	now := s.clock.Now()
 	body := &cell.DeploymentStatus{Time: now.UnixNano(), Update: model.DeploymentUpdate{
 		DeploymentID: d.ID, Status: model.DeploymentPaused, StatusDescription: "deployment is paused by an operator",

@@ -1,6 +1,7 @@
 package region
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,30 +110,31 @@ func (s *rollouts) vote(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 	asked := &state.Request{
 		ID: p.Request, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.Request), s.clock.Now().UnixNano()),
 	}
-	_, value, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, asked, &cell.RolloutVote{Proposal: p})
+	_, _, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, asked, &cell.RolloutVote{Proposal: p})
 	out := &method.RolloutVoteResponse{}
-	switch {
-	case model.KindOf(err) == model.KindConflict:
+	if err != nil {
+		if model.KindOf(err) != model.KindConflict {
+			return nil, err
+		}
 		out.Why = model.AsError(err).Message
-		_, err = s.snapshot().Recall(asked)
-	case err != nil:
-		return nil, err
-	case value.(*cell.RolloutVoted).ID != p.ID:
-		out.Why = "the same submit came by another region, and that is what it has voted for"
-		err = model.Errorf(model.KindConflict, "%s", out.Why)
-	default:
+	}
+	snap := s.snapshot()
+	r := snap.Rollout(nil, p.Key())
+	if r != nil && (r.Voted(p.Version) == p.ID || r.Won.Mark() == p.Mark()) {
 		out.Yes = true
 		return out, nil
 	}
-	if err != nil {
+	if kept, why := snap.Recall(asked); kept != nil || why != nil {
 		// It is the memory of requests that says no, which is no vote: the number
 		// is let go, so that whoever counts is not left waiting.
+		out.Why = cmp.Or(out.Why, "the same submit came by another region, or is over")
 		if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, &cell.RolloutLearn{Key: p.Key(), Own: s.region, Open: p.Version + 1}); err != nil {
 			return nil, err
 		}
+		r = s.snapshot().Rollout(nil, p.Key())
 	}
-	if r := s.snapshot().Rollout(nil, p.Key()); r != nil {
-		out.Yes, out.Never = r.Won.Mark() == p.Mark(), r.Refuses(p)
+	if r != nil {
+		out.Never = r.Refuses(p)
 		if out.Rival = r.Won.Mark(); r.Accepted.Mark().After(out.Rival) {
 			out.Rival = r.Accepted.Mark()
 		}
@@ -237,6 +239,9 @@ func (s *rollouts) submit(ctx context.Context, c *rpc.Inbound, sub *submission) 
 		}
 	}
 	holders, rival, verdict := s.poll(ctx, p)
+	if r := s.snapshot().Rollout(nil, key); r != nil && r.Won.Mark() == p.Mark() {
+		verdict = model.VerdictWon // whoever is out of reach now
+	}
 	out := &method.JobRegisterResponse{Index: index, Warnings: strings.Join(sub.warnings, "\n"), Version: &p.Version, Regions: holders}
 	switch verdict {
 	case model.VerdictLost:

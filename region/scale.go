@@ -47,7 +47,7 @@ func (s *scaling) scale(ctx context.Context, c *rpc.Inbound, req *method.JobScal
 		return nil, model.Invalidf("Meta", "cannot scale job %q: Meta of %d bytes is over the limit of %d", req.JobID, len(b), maxScalingMeta)
 	}
 	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
-	if r := s.snapshot().Rollout(nil, key); r.Live() && req.Count != nil {
+	if r := s.snapshot().Rollout(nil, key); r.RunsIn(s.multi.region) && req.Count != nil {
 		return s.multi.scale(ctx, c, r, req)
 	}
 	now := s.clock.Now().UnixNano()

@@ -47,7 +47,7 @@ func Next(r *model.Rollout, own string, gone func(region string) bool, local Loc
 	if me < 0 {
 		return model.ShareStopped, fmt.Sprintf("version %d of the job does not run in this region", p.Version)
 	}
-	if mine.State != model.SharePending && local.Failed != "" {
+	if local.Failed != "" {
 		return model.ShareFailed, local.Failed
 	}
 	v := view{r, p.Job.Multiregion.Strategy, order, gone}

@@ -193,11 +193,7 @@ func Advance(c *Config, snap *state.Snapshot, ws state.Watch, r *model.Rollout, 
 			out.Eval.TriggeredBy = model.TriggerJobDeregister
 			break
 		}
-		for _, w := range snap.DeploymentsOfJob(nil, r.Key()) {
-			if w.Awaits() && w.JobVersion == r.Won.Version {
-				out.Eval.DeploymentID, out.Share.DeploymentID = w.ID, w.ID
-			}
-		}
+		out.Eval.DeploymentID = mine.DeploymentID
 	case model.ShareFailed:
 		if d != nil && d.Active() {
 			out.Deployment = c.Fail(snap, d, why, now)
@@ -232,6 +228,9 @@ func deploymentOf(snap *state.Snapshot, ws state.Watch, key model.JobID, mine *m
 func look(snap *state.Snapshot, ws state.Watch, r *model.Rollout, mine *model.Share, d *model.Deployment) (out rollout.Local) {
 	switch {
 	case mine.State == model.SharePending:
+		if w := snap.Deployment(ws, mine.DeploymentID); mine.DeploymentID != "" && w != nil && w.Status == model.DeploymentFailed {
+			out.Failed = w.StatusDescription
+		}
 	case d == nil:
 		// Nothing is deployed step by step: it is done once it was scheduled.
 		out.Done = true
