@@ -302,9 +302,12 @@ func TestADeletionDoesNotTakeANamespaceFromAJob(t *testing.T) {
 	if n := u.servers["us"].cell.Snapshot().Namespace(nil, "team"); n.Writer != "ap" {
 		t.Errorf("it was brought back by %q", n.Writer)
 	}
-	if err := u.remove("us", "", "team"); model.KindOf(err) != model.KindConflict {
-		t.Errorf("deleted once more: %v", err)
-	}
+	wait(t, "a deletion is refused for the job", func() error {
+		if err := u.remove("us", "", "team"); model.KindOf(err) != model.KindConflict {
+			return fmt.Errorf("deleted once more: %w", err)
+		}
+		return nil
+	})
 }
 
 func TestARegionThatJoinsBringsAndGetsNamespaces(t *testing.T) {
