@@ -348,3 +348,16 @@ func TestARegionThatJoinsBringsAndGetsNamespaces(t *testing.T) {
 	// Of two changes that did not know of each other, one stands.
 	u.hold("team", "v1 of us", u.regions...)
 }
+
+func TestRegionsThatDoNotAnswerAreNamed(t *testing.T) {
+	got := silence([]string{"af", "ap", "eu", "sa", "us"}, []string{"us"}, map[string]error{
+		"ap": context.DeadlineExceeded, "eu": model.NoAnswer("eu", errors.New("refused"), time.Time{}, time.Now()), "sa": model.Errorf(model.KindUnsupported, "no such method"),
+	})
+	for _, want := range []string{
+		`region "af" did not answer when it was asked before`, `region "ap" gave no answer within 1.8s`, `region "eu" is unreachable: refused`, `region "sa": no such method`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+}
