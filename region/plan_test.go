@@ -237,13 +237,12 @@ func TestNamespacesHoldTheirJobsApart(t *testing.T) {
 		for _, e := range call(t, s.RPC(), method.EvalList, rpc.To{}, &method.EvalListRequest{Query: q}).Evals {
 			evals[e.Namespace] = true
 		}
-		// The first version of a job may have had one, too, before the second came.
 		deployments := make(map[string]bool)
 		for _, d := range call(t, s.RPC(), method.DeploymentList, rpc.To{}, &method.ListRequest{Query: q}).Deployments {
 			deployments[d.Namespace] = true
 		}
 		if jobs != want || len(evals) != want || len(deployments) != want {
-			t.Errorf("namespace %q: %d jobs, evaluations of %d namespaces, deployments of %d; want %d of each", namespace, jobs, len(evals), len(deployments), want)
+			t.Errorf("namespace %q: %d jobs, evaluations of %d and deployments of %d namespaces; want %d of each", namespace, jobs, len(evals), len(deployments), want)
 		}
 	}
 	if err := remove("team"); model.KindOf(err) != model.KindConflict || !strings.Contains(err.Error(), `job "web" in it is`) {
