@@ -1,10 +1,18 @@
 package api_test
 
 import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	nomad "github.com/hashicorp/nomad/api"
+
+	apiclient "atoll/api/client"
+	"atoll/federation"
+	"atoll/model"
 )
 
 // officialJob is aJob as the official client has it.
@@ -118,6 +126,44 @@ func TestTheOfficialClientScales(t *testing.T) {
 	}
 	if again, _, err := c.Jobs().Info("web", nil); err != nil || *again.Version != *back.Version {
 		t.Errorf("version %d became %d, %v", *back.Version, *again.Version, err)
+	}
+}
+
+func TestNamespacesSayHowOldTheirCopyIs(t *testing.T) {
+	us := newSurface(t, "us")
+	eu := newSurface(t, "eu", us.serf)
+	wait(t, "us and eu to meet", func() error {
+		if a := us.do("GET", "/v1/nodes?region=eu", nil); a.status != 200 {
+			return errors.New(a.body)
+		}
+		return nil
+	})
+	if a := us.do("PUT", "/v1/namespace/team?region=eu", object{"Description": "ours"}); a.status != 200 {
+		t.Fatal(a.body)
+	}
+	for _, path := range []string{"/v1/namespaces", "/v1/namespace/team"} {
+		wait(t, path+" of us is as old as its last word from eu", func() error {
+			a := us.do("GET", path, nil)
+			if a.status != 200 || !strings.Contains(a.body, `"Description":"ours"`) {
+				return errors.New(a.body)
+			}
+			answers, err := federation.ParseHeader(a.Get("X-Atoll-Regions"))
+			if err != nil || len(answers) != 2 || answers[1].Region != "us" || answers[1].Freshness != model.Live || answers[1].Index == 0 {
+				t.Fatalf("%+v, %v", answers, err)
+			}
+			if e := answers[0]; e.Region != "eu" || e.Freshness != model.Stale || e.Age < 0 || e.Age > time.Minute || e.Index == 0 {
+				return fmt.Errorf("%+v", e)
+			}
+			return nil
+		})
+	}
+	c := &apiclient.Client{Address: us.url, HTTP: us.web}
+	if ages, err := c.NamespaceAges(t.Context(), "eu"); err != nil || len(ages) != 2 || ages[0].Freshness != model.Live || ages[1].Freshness == model.Live {
+		t.Errorf("%+v, %v", ages, err)
+	}
+	eu.stop()
+	if a := us.do("PUT", "/v1/namespace/team", object{"Description": "mine"}); a.status != http.StatusBadGateway || !strings.Contains(a.body, `region "eu" is unreachable`) || !strings.Contains(a.body, "nothing was changed") {
+		t.Errorf("%d %s", a.status, a.body)
 	}
 }
 

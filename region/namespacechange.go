@@ -109,11 +109,16 @@ func silence(all, answer []string, why map[string]error) string {
 		if slices.Contains(answer, region) {
 			continue
 		}
-		err := why[region]
-		if err == nil {
-			err = fmt.Errorf("region %q did not answer when it was asked before", region)
+		switch err := why[region]; {
+		case err == nil:
+			parts = append(parts, fmt.Sprintf("region %q did not answer when it was asked before", region))
+		case model.KindOf(err) == model.KindUnreachable:
+			parts = append(parts, err.Error())
+		case model.KindOf(err) == model.KindDeadline:
+			parts = append(parts, fmt.Sprintf("region %q gave no answer within %s", region, namespaceTime))
+		default:
+			parts = append(parts, fmt.Sprintf("region %q: %v", region, err))
 		}
-		parts = append(parts, err.Error())
 	}
 	return strings.Join(parts, "; ")
 }

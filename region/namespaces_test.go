@@ -302,9 +302,12 @@ func TestADeletionDoesNotTakeANamespaceFromAJob(t *testing.T) {
 	if n := u.servers["us"].cell.Snapshot().Namespace(nil, "team"); n.Writer != "ap" {
 		t.Errorf("it was brought back by %q", n.Writer)
 	}
-	if err := u.remove("us", "", "team"); model.KindOf(err) != model.KindConflict {
-		t.Errorf("deleted once more: %v", err)
-	}
+	wait(t, "a deletion is refused for the job", func() error {
+		if err := u.remove("us", "", "team"); model.KindOf(err) != model.KindConflict {
+			return fmt.Errorf("deleted once more: %w", err)
+		}
+		return nil
+	})
 }
 
 func TestARegionThatJoinsBringsAndGetsNamespaces(t *testing.T) {
@@ -344,4 +347,17 @@ func TestARegionThatJoinsBringsAndGetsNamespaces(t *testing.T) {
 	u.hold("newer", "v2 two", u.regions...)
 	// Of two changes that did not know of each other, one stands.
 	u.hold("team", "v1 of us", u.regions...)
+}
+
+func TestRegionsThatDoNotAnswerAreNamed(t *testing.T) {
+	got := silence([]string{"af", "ap", "eu", "sa", "us"}, []string{"us"}, map[string]error{
+		"ap": context.DeadlineExceeded, "eu": model.NoAnswer("eu", errors.New("refused"), time.Time{}, time.Now()), "sa": model.Errorf(model.KindUnsupported, "no such method"),
+	})
+	for _, want := range []string{
+		`region "af" did not answer when it was asked before`, `region "ap" gave no answer within 1.8s`, `region "eu" is unreachable: refused`, `region "sa": no such method`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
 }

@@ -224,36 +224,31 @@ func (c *Copies) meet(ctx context.Context, p *peer) error {
 // It returns the index of the region's newest change.
 func (c *Copies) exchange(ctx context.Context, region string, snap *state.Snapshot) (uint64, error) {
 	out, err := c.Tell(ctx, region, &method.NamespaceTellRequest{Sum: Sum(snap)})
-	if err != nil || !out.Differ {
-		return indexOf(out), err
+	if err != nil {
+		return 0, err
+	}
+	index := out.Index
+	if !out.Differ {
+		return index, nil
 	}
 	lacks, want := c.differ(snap, out.All)
+	var rest []*method.NamespaceTellRequest
 	for names := range slices.Chunk(want, batch) {
-		more, err := c.Tell(ctx, region, &method.NamespaceTellRequest{Want: names})
-		if err != nil {
-			return 0, err
-		}
-		if err := c.learn(ctx, more.Rows); err != nil {
-			return 0, err
-		}
+		rest = append(rest, &method.NamespaceTellRequest{Want: names})
 	}
 	for rows := range slices.Chunk(lacks, batch) {
-		more, err := c.Tell(ctx, region, &method.NamespaceTellRequest{Rows: rows})
-		if err != nil {
+		rest = append(rest, &method.NamespaceTellRequest{Rows: rows})
+	}
+	for _, req := range rest {
+		if out, err = c.Tell(ctx, region, req); err != nil {
 			return 0, err
 		}
-		if err := c.learn(ctx, more.Rows); err != nil {
+		if err := c.learn(ctx, out.Rows); err != nil {
 			return 0, err
 		}
+		index = out.Index
 	}
-	return out.Index, nil
-}
-
-func indexOf(out *method.NamespaceTellResponse) uint64 {
-	if out == nil {
-		return 0
-	}
-	return out.Index
+	return index, nil
 }
 
 // differ compares all of our rows with all of another region's.
