@@ -83,7 +83,11 @@ func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Rollout
 	r := rolloutOf(snap, c.Key)
 	changed := r.Drop(c.Lost) || r.Open < c.Open
 	r.Open = max(r.Open, c.Open)
-	if c.Won != nil && r.Adopt(c.Won, c.Own) {
+	switch {
+	case c.Won == nil:
+	case !r.Adopt(c.Won, c.Own):
+		changed = r.Drop(c.Won.ID) || changed // it has won, and is past
+	default:
 		changed = true
 		if err := await(tx, snap, c, r); err != nil {
 			return nil, err

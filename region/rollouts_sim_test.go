@@ -75,7 +75,7 @@ type simRegion struct {
 
 var simKey = model.JobID{Namespace: model.DefaultNamespace, ID: "web"}
 
-func newSimulation(t *testing.T, seed uint64, names ...string) *archipelago {
+func newArchipelago(t *testing.T, seed uint64, names ...string) *archipelago {
 	s := &archipelago{
 		t: t, seed: seed, names: names, rough: true, nodes: make(map[string]*simRegion), cut: make(map[string]bool), seq: make(map[string]uint64),
 		jobs: make(map[string]*model.Proposal), voted: make(map[string][]string), lost: make(map[string]bool), acked: make(map[string]uint64),
@@ -247,6 +247,7 @@ func (r *simRegion) start() {
 	wg.Go(func() {
 		_ = rollout.Run(ctx, rollout.Config{
 			Region: r.name, Snapshot: r.machine.Snapshot, Apply: apply, Tell: r.tell, Vote: r.askVote, Clock: clock.Real, Log: hclog.NewNullLogger(),
+			Rand: func() float64 { return r.dice("pace" + r.name) },
 			Fail: func(snap *state.Snapshot, d *model.Deployment, why string, now time.Time) *cell.DeploymentStatus {
 				return deploy.Fail(snap, d, why, true, now)
 			},
@@ -691,11 +692,15 @@ func (s *archipelago) replay() {
 // winner, shares move forward and in order, what was answered for stands, and in
 // the end all regions do what the newest version says.
 func TestRolloutsUnderFaults(t *testing.T) {
-	for seed := *simSeed; seed < *simSeed+*simSeeds; seed++ {
-		names := []string{"us", "eu", "ap", "sa", "af"}[:2+seed%4]
-		synctest.Test(t, func(t *testing.T) { newSimulation(t, seed, names...).run() })
-		if t.Failed() {
-			return
-		}
+	const lanes = 4
+	for lane := range uint64(lanes) {
+		t.Run(fmt.Sprint(lane), func(t *testing.T) {
+			t.Parallel()
+			for seed := *simSeed + lane; seed < *simSeed+*simSeeds && !t.Failed(); seed += lanes {
+				// Each lane has all sizes in turn.
+				names := []string{"us", "eu", "ap", "sa", "af"}[:2+seed/lanes%4]
+				synctest.Test(t, func(t *testing.T) { newArchipelago(t, seed, names...).run() })
+			}
+		})
 	}
 }

@@ -92,7 +92,7 @@ func (l *loop) gone(region string) bool {
 // talk exchanges with one region until ctx ends: what changed here at once, and
 // all that is open now and then.
 func (l *loop) talk(ctx context.Context, p *peer) {
-	pace := backoff.Policy{Min: busy, Max: calm}
+	pace := backoff.Policy{Min: busy, Max: calm, Rand: l.Rand}
 	var due time.Time
 	for quiet := 0; ctx.Err() == nil; {
 		if !time.Now().Before(due) {

@@ -38,6 +38,8 @@ type Config struct {
 	Fail  func(snap *state.Snapshot, d *model.Deployment, why string, now time.Time) *cell.DeploymentStatus
 	Clock clock.Clock
 	Log   hclog.Logger
+	// Rand is what waits are jittered by, nil for chance.
+	Rand func() float64
 }
 
 // Times of the loop.
