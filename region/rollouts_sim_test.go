@@ -589,12 +589,15 @@ func (s *archipelago) run() {
 func (s *archipelago) settled(jobs map[string]*model.Job) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var newest *model.Proposal
-	for _, p := range s.jobs {
-		if s.won(p) && p.Mark().After(newest.Mark()) {
-			newest = p
+	latest := func(among func(*model.Proposal) bool) (newest *model.Proposal) {
+		for _, p := range s.jobs {
+			if s.won(p) && among(p) && p.Mark().After(newest.Mark()) {
+				newest = p
+			}
 		}
+		return newest
 	}
+	newest := latest(func(*model.Proposal) bool { return true })
 	for request, version := range s.acked {
 		var p *model.Proposal
 		for _, q := range s.jobs {
@@ -617,7 +620,15 @@ func (s *archipelago) settled(jobs map[string]*model.Job) error {
 	for _, name := range s.names {
 		snap := s.nodes[name].machine.Snapshot()
 		r, job := snap.Rollout(nil, simKey), snap.Job(nil, simKey)
-		concerned := newest != nil && (slices.Contains(newest.Participants(), name))
+		newest := newest
+		if r != nil && r.Won != nil && r.Won.Born != newest.Born && !slices.Contains(newest.Participants(), name) {
+			// Jobs of one name that have no region in common are not one.
+			theirs := latest(func(p *model.Proposal) bool { return p.Born == r.Won.Born })
+			if !slices.ContainsFunc(theirs.Participants(), func(name string) bool { return slices.Contains(newest.Participants(), name) }) {
+				newest = theirs
+			}
+		}
+		concerned := newest != nil && slices.Contains(newest.Participants(), name)
 		if r == nil && (newest == nil || newest.Job.Stop || !concerned) {
 			if job != nil && !job.Stop {
 				return fmt.Errorf("%s runs what it does not know", name)
