@@ -72,3 +72,40 @@ func TestARestoredRegionDoesNotVoteTwice(t *testing.T) {
 	three := aProposal("three", 2, one, "us", "eu", "ap")
 	must(apply(CmdRolloutVote, &RolloutVote{Proposal: three}))
 }
+
+// A deployment that waited for its turn and was cancelled before that is neither
+// the job's latest, nor in the way of one that begins under its id.
+func TestADeploymentThatNeverBeganIsInNobodysWay(t *testing.T) {
+	m, err := NewMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(cmd Command, body any) {
+		t.Helper()
+		if _, _, err := m.Apply(cmd, nil, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(CmdCellInit, &CellInit{Cell: state.Cell{Region: "us"}})
+	ids := make([]string, 2)
+	var before *model.Proposal
+	for i := range ids {
+		ids[i] = model.NewUUID(nil).String()
+		p := aProposal(ids[i], uint64(i), before, "us")
+		must(CmdRolloutLearn, &RolloutLearn{Key: p.Key(), Own: "us", Won: p, Awaits: ids[i]})
+		before = p
+	}
+	key := before.Key()
+	if d := m.Snapshot().Deployment(nil, ids[0]); d.Status != model.DeploymentCancelled || m.Snapshot().LatestDeployment(nil, key) != nil {
+		t.Errorf("%+v", d)
+	}
+	must(CmdRolloutShare, &RolloutShare{Key: key, Version: 1, ID: before.ID, From: model.SharePending, Share: model.Share{Region: "us", State: model.ShareRunning}})
+	job := m.Snapshot().Job(nil, key)
+	must(CmdPlan, state.NewPlanCommand(&model.Plan{JobKey: key, JobVersion: job.Version, JobModifyIndex: job.JobModifyIndex, Deployment: &model.Deployment{
+		ID: ids[0], Namespace: key.Namespace, JobID: key.ID, JobVersion: job.Version, JobCreateIndex: job.CreateIndex, JobModifyIndex: job.ModifyIndex,
+		IsMultiregion: true, Status: model.DeploymentRunning,
+	}}, 1))
+	if d := m.Snapshot().LatestDeployment(nil, key); d == nil || d.ID != ids[0] || d.Status != model.DeploymentRunning || m.Snapshot().Deployment(nil, ids[1]) != nil {
+		t.Errorf("%+v", d)
+	}
+}
