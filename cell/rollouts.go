@@ -29,8 +29,10 @@ type RolloutLearn struct {
 	Awaits string
 	// Lost, unless "", is a proposal that has not.
 	Lost string
-	// Open is the lowest number that the region may vote for from now on.
+	// Open is the lowest number that the region may vote for from now on, and From
+	// the region that says so.
 	Open uint64
+	From string
 	// Shares are of the version that the proposal ID made.
 	ID     string
 	Shares []model.Share
@@ -72,16 +74,22 @@ func applyRolloutVote(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutV
 
 // rolloutOf returns a copy to change.
 func rolloutOf(snap *state.Snapshot, key model.JobID) *model.Rollout {
+	own := snap.Cell(nil)
+	if own == nil {
+		own = &state.Cell{}
+	}
 	if have := snap.Rollout(nil, key); have != nil {
 		c := *have
+		c.Reborn(own.Incarnation, own.Region)
 		return &c
 	}
-	return &model.Rollout{Namespace: key.Namespace, JobID: key.ID}
+	return &model.Rollout{Namespace: key.Namespace, JobID: key.ID, Incarnation: own.Incarnation}
 }
 
 func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutLearn) (*None, error) {
 	r := rolloutOf(snap, c.Key)
 	changed := r.Drop(c.Lost) || r.Open < c.Open
+	changed = r.Heard(c.From, c.Open) || changed
 	r.Open = max(r.Open, c.Open)
 	switch {
 	case c.Won == nil:

@@ -83,6 +83,10 @@ func (d *Deployment) Active() bool {
 // begin when its turn has come: the job is still what it was.
 func (d *Deployment) Awaits() bool { return d.IsMultiregion && d.Status == DeploymentPending }
 
+// Begun reports whether a deployment has begun: one that waits for its region's
+// turn may end before that comes.
+func (d *Deployment) Begun() bool { return !d.IsMultiregion || d.JobModifyIndex > 0 }
+
 // RequiresPromotion reports whether canaries of a group wait to be promoted.
 func (d *Deployment) RequiresPromotion() bool {
 	for _, s := range d.TaskGroups {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // A multi-region job has no coordinator. Each of its regions keeps a Rollout:
@@ -243,6 +244,11 @@ type Rollout struct {
 	Votes []Vote
 	Open  uint64
 	Blind uint64
+	// Incarnation is the cell's. In one that was restored from a snapshot the
+	// votes since that are forgotten: until each of Unheard has told which numbers
+	// it knows of, the region does not vote.
+	Incarnation string
+	Unheard     []string
 	// Won is the newest version known to have won, nil before there is one.
 	Won *Proposal
 	// Shares are how far the participants of Won are, in their order, as far as
@@ -315,9 +321,11 @@ func (r *Rollout) Vote(p *Proposal) (why string) {
 	switch {
 	case r.Voted(p.Version) == p.ID:
 		return ""
+	case len(r.Unheard) > 0:
+		return fmt.Sprintf("the region was restored from a snapshot, and has not heard of job %q from %s since", p.Job.ID, strings.Join(r.Unheard, ", "))
 	case p.Version < r.Open, r.Won.Mark().After(p.Follows):
 		return fmt.Sprintf("version %d of job %q is another submit's", p.Version, p.Job.ID)
-	case a != nil && !(slices.ContainsFunc(p.Before, func(s Submit) bool { return s.ID == a.ID }) &&
+	case a != nil && a.Mark().After(p.Follows) && !(slices.ContainsFunc(p.Before, func(s Submit) bool { return s.ID == a.ID }) &&
 		slices.Equal(a.Regions(), p.Regions()) && (len(p.Base) == 0 || slices.Equal(p.Base, p.Regions()))):
 		return fmt.Sprintf("another submit of job %q is being decided", p.Job.ID)
 	}
@@ -370,6 +378,37 @@ func (r *Rollout) Adopt(p *Proposal, own string) bool {
 		}
 	}
 	add(own)
+	return true
+}
+
+// Reborn notes the incarnation of the region's cell; when it is another than that
+// of the record, the other regions have to be heard.
+func (r *Rollout) Reborn(incarnation, own string) {
+	if r.Incarnation != incarnation {
+		r.Incarnation, r.Unheard = incarnation, nil
+		for _, p := range []*Proposal{r.Won, r.Accepted} {
+			if p == nil {
+				continue
+			}
+			for _, region := range p.Voters() {
+				if region != own && !slices.Contains(r.Unheard, region) {
+					r.Unheard = append(r.Unheard, region)
+				}
+			}
+		}
+	}
+}
+
+// Heard notes which numbers a region that had to be heard knows of: the region
+// itself may have voted for these.
+func (r *Rollout) Heard(region string, open uint64) bool {
+	i := slices.Index(r.Unheard, region)
+	if i < 0 {
+		return false
+	}
+	r.Unheard = slices.Delete(slices.Clone(r.Unheard), i, i+1)
+	r.Open = max(r.Open, open)
+	r.Blind = r.Open
 	return true
 }
 

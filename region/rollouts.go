@@ -371,7 +371,7 @@ func (s *rollouts) prepare(ctx context.Context, snap *state.Snapshot, known *mod
 			newest = n
 		}
 	}
-	if err := s.undecided(p, answers, asked); err != nil {
+	if err := s.undecided(p, newest.Won, answers, asked); err != nil {
 		return err
 	}
 	if have := snap.Rollout(nil, key); newest.Won.ID != "" && (have == nil || newest.Won.After(have.Won.Mark())) {
@@ -405,11 +405,13 @@ const settling = 15 * time.Second
 
 // undecided refuses a proposal while another is being decided: which of them the
 // other follows could not be said. One that is not decided for long is overruled.
-func (s *rollouts) undecided(p *model.Proposal, answers []*method.RolloutNews, asked []string) error {
+func (s *rollouts) undecided(p *model.Proposal, won model.Mark, answers []*method.RolloutNews, asked []string) error {
 	var other error
 	for i, n := range answers {
 		switch {
 		case n == nil || len(n.Undecided) == 0:
+		case n.Undecided[len(n.Undecided)-1].ID == won.ID:
+			// That region has not heard yet what others know.
 		case n.Undecided[len(n.Undecided)-1].Request == p.Request:
 			return &model.Error{Kind: model.KindOutcomeUnknown, Region: s.region, Token: p.Request, Message: fmt.Sprintf(
 				"this submit of job %q came to another region before, and is being decided; send it again with the same token", p.Job.ID)}

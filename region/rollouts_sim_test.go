@@ -284,7 +284,9 @@ func (r *simRegion) work(ctx context.Context) {
 			if e.Terminal() {
 				continue
 			}
-			if job != nil && !job.Stop && job.Type == model.JobTypeService && e.TriggeredBy == model.TriggerJobRegister {
+			latest := r.machine.Snapshot().LatestDeployment(nil, simKey)
+			deployed := latest != nil && job != nil && latest.JobVersion == job.Version && latest.JobCreateIndex == job.CreateIndex
+			if job != nil && !job.Stop && job.Type == model.JobTypeService && e.TriggeredBy == model.TriggerJobRegister && !deployed {
 				id := e.DeploymentID
 				if id == "" {
 					id = model.NewUUID(nil).String()
@@ -292,7 +294,7 @@ func (r *simRegion) work(ctx context.Context) {
 				evalID, _ := model.ParseUUID(e.ID)
 				_, _, _ = r.Apply(ctx, cell.CmdPlan, state.NewPlanCommand(&model.Plan{
 					EvalID: evalID, JobKey: simKey, JobVersion: job.Version, JobModifyIndex: job.JobModifyIndex, Deployment: &model.Deployment{
-						ID: id, Namespace: simKey.Namespace, JobID: simKey.ID, JobVersion: job.Version, JobCreateIndex: job.CreateIndex, IsMultiregion: true,
+						ID: id, Namespace: simKey.Namespace, JobID: simKey.ID, JobVersion: job.Version, JobCreateIndex: job.CreateIndex, JobModifyIndex: job.ModifyIndex, IsMultiregion: true,
 						Status: model.DeploymentRunning, TaskGroups: map[string]*model.DeploymentState{"g": {AutoRevert: r.dice("revert"+r.name) < 0.5, DesiredTotal: 1}}, CreateTime: now,
 					},
 				}, now))
@@ -378,7 +380,7 @@ func (r *simRegion) check(before *model.Rollout, snap *state.Snapshot, cmd cell.
 	}
 	for i, p := range winners {
 		for _, q := range winners[i+1:] {
-			if p.Request == q.Request {
+			if p.Request == q.Request && p.Born == q.Born {
 				s.panicf("the request %s won as %s, version %d, and %s, version %d", p.Request, p.ID, p.Version, q.ID, q.Version)
 			}
 			if p.Version == q.Version && (p.Born == q.Born || s.root(p.Born) == s.root(q.Born) && !s.ended(min(p.Born, q.Born))) {
@@ -589,12 +591,15 @@ func (s *archipelago) run() {
 func (s *archipelago) settled(jobs map[string]*model.Job) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var newest *model.Proposal
-	for _, p := range s.jobs {
-		if s.won(p) && p.Mark().After(newest.Mark()) {
-			newest = p
+	latest := func(among func(*model.Proposal) bool) (newest *model.Proposal) {
+		for _, p := range s.jobs {
+			if s.won(p) && among(p) && p.Mark().After(newest.Mark()) {
+				newest = p
+			}
 		}
+		return newest
 	}
+	newest := latest(func(*model.Proposal) bool { return true })
 	for request, version := range s.acked {
 		var p *model.Proposal
 		for _, q := range s.jobs {
@@ -617,7 +622,15 @@ func (s *archipelago) settled(jobs map[string]*model.Job) error {
 	for _, name := range s.names {
 		snap := s.nodes[name].machine.Snapshot()
 		r, job := snap.Rollout(nil, simKey), snap.Job(nil, simKey)
-		concerned := newest != nil && (slices.Contains(newest.Participants(), name))
+		newest := newest
+		if r != nil && r.Won != nil && r.Won.Born != newest.Born && !slices.Contains(newest.Participants(), name) {
+			// Jobs of one name that have no region in common are not one.
+			theirs := latest(func(p *model.Proposal) bool { return p.Born == r.Won.Born })
+			if !slices.ContainsFunc(theirs.Participants(), func(name string) bool { return slices.Contains(newest.Participants(), name) }) {
+				newest = theirs
+			}
+		}
+		concerned := newest != nil && slices.Contains(newest.Participants(), name)
 		if r == nil && (newest == nil || newest.Job.Stop || !concerned) {
 			if job != nil && !job.Stop {
 				return fmt.Errorf("%s runs what it does not know", name)
@@ -646,7 +659,11 @@ func (s *archipelago) settled(jobs map[string]*model.Job) error {
 			}
 		case share.State == model.ShareFailed, share.State == model.ShareBlocked && slices.ContainsFunc(r.Shares, func(o model.Share) bool { return o.State == model.ShareFailed }):
 		case share.State != model.ShareSuccessful:
-			return fmt.Errorf("%s is %s of %s: %+v", name, share.State, newest.ID, r.Shares)
+			deployments := ""
+			for _, d := range snap.DeploymentsOfJob(nil, simKey) {
+				deployments += fmt.Sprintf(" %.4s of version %d, %d: %s;", d.ID, d.JobVersion, d.JobCreateIndex, d.Status)
+			}
+			return fmt.Errorf("%s is %s of %s: %+v; job %v; deployments%s", name, share.State, newest.ID, r.Shares, job, deployments)
 		case job == nil || job.Stop || job.Meta["submit"] != newest.Job.Meta["submit"]:
 			return fmt.Errorf("%s does not run %s", name, newest.ID)
 		}

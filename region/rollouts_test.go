@@ -406,3 +406,70 @@ func TestACountIsDividedAmongTheRegions(t *testing.T) {
 		t.Errorf("more than fits: %v", err)
 	}
 }
+
+// An operator acts on each region's deployment, and one that has not begun can be
+// failed but not paused.
+func TestOperatorsDecideAboutARegionsShare(t *testing.T) {
+	u := newUnion(t, "us", "eu", "ap")
+	key := model.JobID{Namespace: model.DefaultNamespace, ID: "web"}
+	canary := func(j *model.Job) { j.Update.Canary, j.Update.AutoPromote = 1, false }
+	if _, err := u.submit("eu", u.job("web", canary)); err != nil {
+		t.Fatal(err)
+	}
+	// The first version has no canaries to wait for.
+	u.become("web", "us=successful eu=successful ap=successful")
+	if _, err := u.submit("eu", u.job("web", func(j *model.Job) { canary(j); j.TaskGroups[0].Tasks[0].Resources.CPU = 50 })); err != nil {
+		t.Fatal(err)
+	}
+	u.become("web", "us=running eu=pending ap=pending")
+	newest := func(region string) *model.Deployment {
+		return u.servers[region].cell.Snapshot().DeploymentsOfJob(nil, key)[0]
+	}
+	at := func(region string) (rpc.Caller, rpc.To) { return u.servers["ap"].RPC(), rpc.To{Region: region} }
+	c, to := at("eu")
+	for _, pause := range []bool{true, false} {
+		if _, err := rpc.Call(t.Context(), c, method.DeploymentPause, to, &method.DeploymentPauseRequest{DeploymentID: newest("eu").ID, Pause: pause}); model.KindOf(err) != model.KindConflict {
+			t.Errorf("pause %t of a deployment that has not begun: %v", pause, err)
+		}
+	}
+	call(t, c, method.DeploymentFail, to, &method.DeploymentFailRequest{DeploymentID: newest("eu").ID})
+	u.become("web", "us=running eu=failed ap=failed")
+	c, to = at("us")
+	wait(t, "the canary is healthy and can be promoted", func() error {
+		_, err := rpc.Call(t.Context(), c, method.DeploymentPromote, to, &method.DeploymentPromoteRequest{DeploymentID: newest("us").ID, All: true})
+		return err
+	})
+	u.become("web", "us=blocked eu=failed ap=failed")
+	if _, err := rpc.Call(t.Context(), c, method.DeploymentPause, to, &method.DeploymentPauseRequest{DeploymentID: newest("us").ID, Pause: true}); model.KindOf(err) != model.KindConflict {
+		t.Errorf("pause of a deployment that is done here: %v", err)
+	}
+	call(t, c, method.DeploymentFail, to, &method.DeploymentFailRequest{DeploymentID: newest("us").ID})
+	u.become("web", "us=failed eu=failed ap=failed")
+}
+
+// What one region does by itself is its own: a stop there lasts until the next
+// version, and a region that is not listed any more may have a job of that name.
+func TestARegionsOwnJobOfTheName(t *testing.T) {
+	u := newUnion(t, "us", "eu", "ap")
+	if _, err := u.submit("us", u.job("web", nil)); err != nil {
+		t.Fatal(err)
+	}
+	u.become("web", "us=successful eu=successful ap=successful")
+	call(t, u.servers["us"].RPC(), method.JobDeregister, rpc.To{Region: "eu"}, &method.JobDeregisterRequest{JobID: "web", Purge: true})
+	u.runs("web", "us=v0/2 eu=none ap=v0/2")
+	two := func(j *model.Job) { j.Multiregion.Regions = j.Multiregion.Regions[:2] }
+	if _, err := u.submit("us", u.job("web", two)); err != nil {
+		t.Fatal(err)
+	}
+	u.become("web", "us=successful eu=successful ap=stopped")
+	u.runs("web", "us=v1/2 eu=v1/2 ap=v1/0")
+	register(t, u.servers["us"].RPC(), "ap", aJob("web", 1, "*"))
+	u.runs("web", "us=v1/2 eu=v1/2 ap=v2/1")
+	if _, err := u.submit("eu", u.job("web", func(j *model.Job) { two(j); j.Meta["a"] = "b" })); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rpc.Call(t.Context(), u.servers["us"].RPC(), method.JobDeregister, rpc.To{Region: "us"}, &method.JobDeregisterRequest{JobID: "web", Global: true, Purge: true}); err != nil {
+		t.Fatal(err)
+	}
+	u.runs("web", "us=none eu=none ap=v2/1")
+}

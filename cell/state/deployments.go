@@ -46,11 +46,11 @@ func (s *Snapshot) DeploymentsOfJob(ws Watch, key model.JobID) []*model.Deployme
 	})
 }
 
-// LatestDeployment is the newest of a job's deployments, but for one that waits
-// for its region's turn; nil when it never had any.
+// LatestDeployment is the newest of a job's deployments that have begun; nil when
+// it never had any.
 func (s *Snapshot) LatestDeployment(ws Watch, key model.JobID) *model.Deployment {
 	for _, d := range s.DeploymentsOfJob(ws, key) {
-		if !d.Awaits() {
+		if d.Begun() {
 			return d
 		}
 	}
@@ -74,7 +74,7 @@ func (s *Snapshot) StableVersion(key model.JobID, before uint64) *model.Job {
 // addDeployment inserts a deployment, unless it is there already. One that waited
 // for its region's turn makes room for it.
 func (t *Txn) addDeployment(given *model.Deployment) error {
-	if have := first[*model.Deployment](t.tx, nil, tableDeployments, given.ID); have != nil && !have.Awaits() {
+	if have := first[*model.Deployment](t.tx, nil, tableDeployments, given.ID); have != nil && have.Begun() {
 		return nil
 	}
 	snap := Snapshot{tx: t.tx}

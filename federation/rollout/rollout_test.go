@@ -46,7 +46,7 @@ func TestNext(t *testing.T) {
 		{"and everywhere", one, "us=blocked eu=blocked", "us", "", Local{Done: true}, "successful"},
 		{"an operator lets it be", one, "us=blocked eu=running", "us", "", Local{Done: true, Released: true}, "successful"},
 		{"its own failure", one, "us=running eu=pending", "us", "", Local{Failed: "it is sick"}, "failed"},
-		{"an operator fails it before it begins", one, "us=running eu=pending", "eu", "", Local{Failed: "failed by an operator"}, "failed"},
+		{"one that an operator failed while it waited", one, "us=pending eu=pending", "us", "", Local{Failed: "it was sick"}, "failed"},
 		{"later ones fail too", one, "us=failed eu=pending", "eu", "", Local{}, "failed"},
 		{"earlier ones stay", one, "us=blocked eu=failed", "us", "", Local{Done: true}, ""},
 		{"unless all fail", with("fail_all", ""), "us=blocked eu=failed", "us", "", Local{Done: true}, "failed"},

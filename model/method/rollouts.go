@@ -24,6 +24,8 @@ type (
 	// RolloutNews is what a region knows of one job.
 	RolloutNews struct {
 		Key model.JobID
+		// Region is the region.
+		Region string
 		// Won is the newest version known to have won; Proposal is that version,
 		// where its hearer is thought not to have it.
 		Won      model.Mark

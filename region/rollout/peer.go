@@ -159,8 +159,9 @@ func (l *loop) newsFor(p *peer) (news []method.RolloutNews, open bool) {
 		if !slices.Contains(concerned(r), p.region) {
 			continue
 		}
-		open = open || !r.Settled()
-		if p.told[r.Key()] == r.ModifyIndex || len(news) == newsAtOnce {
+		mute := unheard(snap, r, p.region)
+		open = open || mute || !r.Settled()
+		if p.told[r.Key()] == r.ModifyIndex && !mute || len(news) == newsAtOnce {
 			continue
 		}
 		n := News(snap, r.Key())
@@ -173,9 +174,23 @@ func (l *loop) newsFor(p *peer) (news []method.RolloutNews, open bool) {
 	return news, open
 }
 
+// unheard reports whether a region has yet to be heard since ours was restored.
+func unheard(snap *state.Snapshot, r *model.Rollout, region string) bool {
+	own := snap.Cell(nil)
+	if own == nil {
+		return false
+	}
+	c := *r
+	c.Reborn(own.Incarnation, own.Region)
+	return slices.Contains(c.Unheard, region)
+}
+
 // News is what the region knows of a job.
 func News(snap *state.Snapshot, key model.JobID) method.RolloutNews {
 	n := method.RolloutNews{Key: key}
+	if own := snap.Cell(nil); own != nil {
+		n.Region = own.Region
+	}
 	if job := snap.Job(nil, key); job != nil {
 		n.Taken = job.Version + 1
 	}
@@ -246,6 +261,10 @@ func (l *loop) exchange(ctx context.Context, p *peer, news []method.RolloutNews)
 func Learn(snap *state.Snapshot, own string, n *method.RolloutNews, now time.Time) *cell.RolloutLearn {
 	r := snap.Rollout(nil, n.Key)
 	body := &cell.RolloutLearn{Key: n.Key, Own: own, Awaits: model.NewUUID(nil).String(), ID: n.Won.ID, Shares: n.Shares, Time: now.UnixNano()}
+	mute := r != nil && unheard(snap, r, n.Region)
+	if mute {
+		body.From, body.Open = n.Region, n.Open
+	}
 	if r == nil {
 		r = &model.Rollout{}
 	}
@@ -255,13 +274,14 @@ func Learn(snap *state.Snapshot, own string, n *method.RolloutNews, now time.Tim
 			body.Won = n.Proposal
 		case r.Accepted != nil && r.Accepted.ID == n.Won.ID:
 			body.Won = r.Accepted
+		case mute:
 		default:
 			return nil // it sends the version when it knows that we lack it
 		}
 		return body
 	}
 	trial := *r
-	if !trial.Hear(n.Won.ID, n.Shares, own) {
+	if !trial.Hear(n.Won.ID, n.Shares, own) && !mute {
 		return nil
 	}
 	return body

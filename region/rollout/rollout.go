@@ -219,7 +219,7 @@ func deploymentOf(snap *state.Snapshot, ws state.Watch, key model.JobID, mine *m
 	job := snap.Job(ws, key)
 	for _, d := range snap.DeploymentsOfJob(ws, key) {
 		// A job that was purged and is born again counts its versions anew.
-		if job != nil && d.JobCreateIndex == job.CreateIndex && !d.Awaits() && d.JobVersion == mine.JobVersion {
+		if job != nil && d.JobCreateIndex == job.CreateIndex && d.Begun() && d.JobVersion == mine.JobVersion {
 			return d
 		}
 	}
