@@ -285,19 +285,23 @@ func TestAllRegionsAnswerAlsoForThoseThatAreGone(t *testing.T) {
 		t.Errorf("an unknown region: %v", err)
 	}
 
-	regions := call(t, ap.RPC(), method.FederationRegions, rpc.To{}, &method.FederationRequest{Fresh: true}).Regions
-	if len(regions) != 3 {
-		t.Fatalf("%d regions", len(regions))
-	}
-	for _, o := range regions {
-		jobs := 0
-		for _, n := range o.Jobs {
-			jobs += n
+	// The others find by themselves that eu is back.
+	wait(t, "all regions, seen from ap", func() error {
+		regions := call(t, ap.RPC(), method.FederationRegions, rpc.To{}, &method.FederationRequest{Fresh: true}).Regions
+		if len(regions) != 3 {
+			return fmt.Errorf("%d regions", len(regions))
 		}
-		if want := map[string]int{"ap": 2, "eu": 3, "us": 2}[o.Region]; o.Freshness != model.Live || jobs != want || len(o.Servers) != 1 || !o.Servers[0].Leader || !o.Servers[0].Alive || o.Servers[0].Build != "test" || o.Leader == "" || o.CellID == "" {
-			t.Errorf("%+v", o)
+		for _, o := range regions {
+			jobs := 0
+			for _, n := range o.Jobs {
+				jobs += n
+			}
+			if want := map[string]int{"ap": 2, "eu": 3, "us": 2}[o.Region]; o.Freshness != model.Live || jobs != want || len(o.Servers) != 1 || !o.Servers[0].Leader || !o.Servers[0].Alive || o.Servers[0].Build != "test" || o.Leader == "" || o.CellID == "" {
+				return fmt.Errorf("%+v", o)
+			}
 		}
-	}
+		return nil
+	})
 }
 
 func TestARestoredStateIsToldWhole(t *testing.T) {
