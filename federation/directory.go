@@ -150,7 +150,13 @@ func (d *Directory) Update(peers []Peer) {
 		was, had := r.alive(), addrs(r.peers)
 		d.identify(r)
 		changed = changed || !slices.Equal(had, addrs(r.peers))
-		if r.down && r.alive() > was {
+		switch {
+		case !r.down:
+		case r.untried():
+			// Down means that all its servers failed us, and this one never did.
+			r.down = false
+			d.cfg.Log.Info("region has a server that was not tried; calls go to it", "region", r.name)
+		case r.alive() > was:
 			r.next = d.cfg.Clock.Now()
 			d.signal()
 		}
@@ -183,6 +189,11 @@ func (r *region) alive() (n int) {
 		}
 	}
 	return n
+}
+
+// untried reports whether a server is there, by gossip, of which no call failed.
+func (r *region) untried() bool {
+	return slices.ContainsFunc(r.peers, func(p Peer) bool { return p.Alive && !r.failing[p.RPC] })
 }
 
 func addrs(peers []Peer) []string {

@@ -260,6 +260,39 @@ func TestGossipOfALifeSignHastensTheProbeAndDecidesNothing(t *testing.T) {
 	}
 }
 
+// A region is given up when all its servers failed. One that was heard of later
+// did not, and is not given up with them.
+func TestAServerThatWasNeverTriedIsTried(t *testing.T) {
+	c := &handClock{now: time.Unix(1000, 0)}
+	d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: c})
+	d.Update(peersOf("eu", "eu1"))
+	d.Report("eu", "eu1", errRefused)
+	if d.Down("eu") == nil {
+		t.Fatal("its one server failed, and it is not down")
+	}
+	dead := peersOf("eu", "eu1", "eu2")
+	dead[1].Alive = false
+	d.Update(dead)
+	if d.Down("eu") == nil {
+		t.Error("a server that is dead by gossip brings the region back")
+	}
+	d.Update(peersOf("eu", "eu1", "eu2"))
+	if err := d.Down("eu"); err != nil {
+		t.Errorf("a server was never tried, and the region fails: %v", err)
+	}
+	if got := addresses(d, "eu"); !slices.Equal(got, []string{"eu2", "eu1"}) {
+		t.Errorf("to be tried in the order %v", got)
+	}
+	d.Report("eu", "eu2", errRefused)
+	if d.Down("eu") == nil {
+		t.Error("both failed, and it is not down")
+	}
+	d.Update(peersOf("eu", "eu1", "eu2"))
+	if d.Down("eu") == nil {
+		t.Error("gossip alone brings it back")
+	}
+}
+
 func TestLostRegionsAreRememberedOverRestartsUntilForgotten(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *Directory {
