@@ -10,6 +10,7 @@ import (
 	"atoll/cell/state"
 	"atoll/model"
 	"atoll/model/method"
+	"atoll/region/rollout"
 	"atoll/rpc"
 )
 
@@ -154,8 +155,8 @@ func (s *jobs) stopGlobal(ctx context.Context, c *rpc.Inbound, req *method.JobDe
 			break
 		}
 		// A version that this region has heard of only now is stopped as well.
-		newest := s.snapshot().Rollout(nil, sub.job.Key())
-		if again = model.KindOf(err) == model.KindConflict && newest.Won.Mark().After(sub.from.Mark()) && !s.multi.came(c, sub.job.Namespace, req); !again {
+		newest := rollout.News(s.snapshot(), sub.job.Key()).Won
+		if again = model.KindOf(err) == model.KindConflict && newest.After(sub.from.Mark()) && !s.multi.came(c, sub.job.Namespace, req); !again {
 			return nil, err
 		}
 	}
