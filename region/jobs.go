@@ -10,6 +10,7 @@ import (
 	"atoll/cell/state"
 	"atoll/model"
 	"atoll/model/method"
+	"atoll/region/rollout"
 	"atoll/rpc"
 )
 
@@ -144,13 +145,20 @@ func (s *jobs) deregister(ctx context.Context, c *rpc.Inbound, req *method.JobDe
 
 // stopGlobal stops a multi-region job in all its regions.
 func (s *jobs) stopGlobal(ctx context.Context, c *rpc.Inbound, req *method.JobDeregisterRequest) (*method.JobDeregisterResponse, error) {
-	sub, err := s.multi.stopGlobal(req)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.multi.submit(ctx, c, sub)
-	if err != nil {
-		return nil, err
+	var done *method.JobRegisterResponse
+	for again := true; again; {
+		sub, err := s.multi.stopGlobal(req)
+		if err != nil {
+			return nil, err
+		}
+		if done, err = s.multi.submit(ctx, c, sub); err == nil {
+			break
+		}
+		// A version that this region has heard of only now is stopped as well.
+		newest := rollout.News(s.snapshot(), sub.job.Key()).Won
+		if again = model.KindOf(err) == model.KindConflict && newest.After(sub.from.Mark()) && !s.multi.came(c, sub.job.Namespace, req); !again {
+			return nil, err
+		}
 	}
 	return &method.JobDeregisterResponse{EvalID: done.EvalID, EvalCreateIndex: done.EvalCreateIndex, JobModifyIndex: done.JobModifyIndex, Index: done.Index}, nil
 }
