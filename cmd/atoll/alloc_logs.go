@@ -19,14 +19,7 @@ func allocLogsCommand() *cobra.Command {
 	var l logFlags
 	c := &cobra.Command{
 		Use: "logs ALLOCATION [TASK]", Short: "Show what a task wrote", Args: cobra.RangeArgs(1, 2),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			a, err := l.allocation(client, args[0])
 			if err != nil {
 				return err
@@ -38,7 +31,7 @@ func allocLogsCommand() *cobra.Command {
 				return err
 			}
 			return l.show(c.OutOrStdout(), client, a)
-		},
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()
@@ -50,7 +43,7 @@ func allocLogsCommand() *cobra.Command {
 	f.Int64VarP(&l.bytes, "bytes", "c", 0, "the last `NUMBER` of bytes, with -tail")
 	f.BoolVar(&l.job, "job", false, "the argument names a job; one of its allocations is chosen")
 	f.StringVar(&l.task, "task", "", "the task `NAME`")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	return c
 }
 

@@ -16,14 +16,7 @@ func allocStatusCommand() *cobra.Command {
 	var m meta
 	c := &cobra.Command{
 		Use: "status ALLOCATION", Short: "Show an allocation", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			a, err := findAlloc(client, args[0])
 			if err != nil {
 				return err
@@ -33,11 +26,11 @@ func allocStatusCommand() *cobra.Command {
 			}
 			showAlloc(c.OutOrStdout(), &m, a)
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.verboseFlag(c)
+	m.jsonFlag(c)
 	return c
 }
 

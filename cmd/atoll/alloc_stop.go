@@ -12,14 +12,7 @@ func allocStopCommand() *cobra.Command {
 	var detach, noDelay bool
 	c := &cobra.Command{
 		Use: "stop ALLOCATION", Short: "Stop an allocation, and place another for it", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			a, err := findAlloc(client, args[0])
 			if err != nil {
 				return err
@@ -36,13 +29,13 @@ func allocStopCommand() *cobra.Command {
 				fmt.Fprintln(c.OutOrStdout(), done.EvalID)
 				return nil
 			}
-			return (&monitor{meta: &m, client: client, out: c.OutOrStdout(), query: &api.QueryOptions{}}).follow(c, done.EvalID)
-		},
+			return m.follow(c, client, done.EvalID)
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()
 	f.BoolVar(&detach, "detach", false, "do not follow the evaluation")
 	f.BoolVar(&noDelay, "no-shutdown-delay", false, "stop without waiting for shutdown_delay")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	return c
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -30,8 +29,8 @@ func deploymentListCommand() *cobra.Command {
 		},
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.verboseFlag(c)
+	m.jsonFlag(c)
 	return c
 }
 
@@ -77,7 +76,7 @@ func deploymentStatusCommand() *cobra.Command {
 			}
 			showDeployment(c.OutOrStdout(), &m, d)
 			if d.IsMultiregion {
-				if r, err := m.federation().Rollout(context.Background(), d.Namespace, d.JobID, cmp.Or(m.region, env("REGION"))); err == nil && r.Won != nil && r.Won.Version == d.JobVersion {
+				if r, err := m.federation().Rollout(context.Background(), d.Namespace, d.JobID, m.asked()); err == nil && r.Won != nil && r.Won.Version == d.JobVersion {
 					showRollout(c.OutOrStdout(), &m, r)
 				}
 			}
@@ -88,8 +87,8 @@ func deploymentStatusCommand() *cobra.Command {
 		},
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.verboseFlag(c)
+	m.jsonFlag(c)
 	c.Flags().BoolVar(&watch, "monitor", false, "follow it to its end")
 	return c
 }
@@ -167,24 +166,17 @@ func deploymentChange(use, short string, more func(*cobra.Command), change func(
 	var detach bool
 	c := &cobra.Command{
 		Use: use + " DEPLOYMENT", Short: short, Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			d, err := findDeployment(client, args[0])
 			if err != nil {
 				return err
 			}
 			return changeDeployment(c, &m, client, d, detach, change)
-		},
+		}),
 	}
 	m.flags(c)
 	c.Flags().BoolVar(&detach, "detach", false, "do not follow what comes of it")
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	if more != nil {
 		more(c)
 	}

@@ -18,16 +18,9 @@ func evalDeleteCommand() *cobra.Command {
 		Long: "Delete evaluations of any status by id, or all for which a filter holds. Work goes on meanwhile: nothing is to be paused for it. " +
 			"An evaluation by which allocations that are not over were placed is not deleted: named by id it is an error, and a filter passes it over. " +
 			"What a deleted evaluation was to do is left undone until the job is evaluated again.",
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			if (len(args) == 0) == (filter == "") {
 				return fmt.Errorf("name evaluations, or give a -filter")
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
 			}
 			req := &api.EvalDeleteRequest{Filter: filter}
 			count := len(args)
@@ -62,7 +55,7 @@ func evalDeleteCommand() *cobra.Command {
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Successfully deleted %d evaluation%s\n", out.Count, plural(out.Count))
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
 	c.Flags().StringVar(&filter, "filter", "", "delete all for which the `EXPRESSION` holds")

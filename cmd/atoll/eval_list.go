@@ -75,8 +75,8 @@ func evalListCommand() *cobra.Command {
 	f.StringVar(&filter, "filter", "", "only those for which the `EXPRESSION` holds")
 	f.Int32Var(&perPage, "per-page", 0, "how many to list at once `N`")
 	f.StringVar(&token, "page-token", "", "where to go on `TOKEN`")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
-	f.BoolVar(&m.json, "json", false, "print JSON")
+	m.verboseFlag(c)
+	m.jsonFlag(c)
 	return c
 }
 

@@ -16,20 +16,13 @@ func evalStatusCommand() *cobra.Command {
 	var follow bool
 	c := &cobra.Command{
 		Use: "status EVALUATION", Short: "Show an evaluation", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			id, err := findEval(client, args[0])
 			if err != nil {
 				return err
 			}
 			if follow {
-				return (&monitor{meta: &m, client: client, out: c.OutOrStdout(), query: &api.QueryOptions{}}).follow(c, id)
+				return m.follow(c, client, id)
 			}
 			e, _, err := client.Evaluations().Info(id, nil)
 			if err != nil {
@@ -44,12 +37,12 @@ func evalStatusCommand() *cobra.Command {
 			}
 			showEval(c.OutOrStdout(), &m, e, placed)
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
 	c.Flags().BoolVar(&follow, "monitor", false, "follow the evaluation to its end")
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.verboseFlag(c)
+	m.jsonFlag(c)
 	return c
 }
 

@@ -21,10 +21,7 @@ func jobDispatchCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "dispatch JOB [INPUT]", Short: "Run an instance of a parameterized job", Args: cobra.RangeArgs(1, 2),
 		Long: "Runs an instance of a parameterized job. Its payload is the file INPUT, or what comes on standard input when that is \"-\".",
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			var err error
 			if opts.Meta, err = keysAndValues(pairsOfMeta); err != nil {
 				return err
@@ -34,10 +31,6 @@ func jobDispatchCommand() *cobra.Command {
 					return err
 				}
 			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
 			if opts.JobID, err = findParent(client, args[0], func(j *api.JobListStub) bool { return j.ParameterizedJob }); err != nil {
 				return err
 			}
@@ -46,7 +39,7 @@ func jobDispatchCommand() *cobra.Command {
 				return err
 			}
 			return dispatched(c, &m, client, opts.JobID, out, token, detach)
-		},
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()
@@ -55,7 +48,7 @@ func jobDispatchCommand() *cobra.Command {
 	f.StringVar(&token, "idempotency-token", "", "`TOKEN` for which there is one instance, however often it is dispatched")
 	f.StringVar(&opts.IdPrefixTemplate, "id-prefix-template", "", "`PREFIX` within the instance's id")
 	f.IntVar(&opts.Priority, "priority", 0, "the instance's priority `NUMBER`; that of the job when not given")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	return c
 }
 
@@ -79,7 +72,7 @@ func dispatched(c *cobra.Command, m *meta, client *api.Client, parent string, ou
 		return nil
 	}
 	fmt.Fprintln(w)
-	return (&monitor{meta: m, client: client, out: w, query: &api.QueryOptions{}}).follow(c, out.EvalID)
+	return m.follow(c, client, out.EvalID)
 }
 
 // findParent returns the id of the one job of a kind that an id or its beginning

@@ -12,14 +12,7 @@ func jobInspectCommand() *cobra.Command {
 	version := -1
 	c := &cobra.Command{
 		Use: "inspect JOB", Short: "Print a job as JSON", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			id, err := findJob(client, args[0])
 			if err != nil {
 				return err
@@ -29,7 +22,7 @@ func jobInspectCommand() *cobra.Command {
 				return err
 			}
 			return printJSON(c.OutOrStdout(), map[string]any{"Job": job})
-		},
+		}),
 	}
 	m.flags(c)
 	c.Flags().IntVar(&version, "version", -1, "`VERSION` to print, instead of the newest")

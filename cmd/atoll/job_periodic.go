@@ -12,14 +12,7 @@ func jobPeriodicForceCommand() *cobra.Command {
 	var detach bool
 	c := &cobra.Command{
 		Use: "force JOB", Short: "Launch a periodic job now, even if it prohibits an overlap", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			id, err := findParent(client, args[0], func(j *api.JobListStub) bool { return j.Periodic })
 			if err != nil {
 				return err
@@ -32,12 +25,12 @@ func jobPeriodicForceCommand() *cobra.Command {
 				fmt.Fprintln(c.OutOrStdout(), "Force periodic successful\nEvaluation ID: "+evalID)
 				return nil
 			}
-			return (&monitor{meta: &m, client: client, out: c.OutOrStdout(), query: &api.QueryOptions{}}).follow(c, evalID)
-		},
+			return m.follow(c, client, evalID)
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()
 	f.BoolVar(&detach, "detach", false, "do not follow the evaluation")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	return c
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -101,7 +100,7 @@ func (p *jobPlan) run(c *cobra.Command, file string) error {
 
 // everywhere shows the plans of all regions of a multi-region job.
 func (p *jobPlan) everywhere(c *cobra.Command, job *api.Job, file string) error {
-	asked := cmp.Or(p.region, env("REGION"))
+	asked := p.asked()
 	plans, err := p.federation().Plan(context.Background(), p.in.job, asked, p.without, p.diff)
 	if err != nil {
 		return err

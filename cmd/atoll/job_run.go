@@ -42,7 +42,7 @@ func jobRunCommand() *cobra.Command {
 			case output:
 				return printJSON(c.OutOrStdout(), map[string]any{"Job": job})
 			case multi:
-				opts := apiclient.RegisterOptions{Region: cmp.Or(m.region, env("REGION"))}
+				opts := apiclient.RegisterOptions{Region: m.asked()}
 				if err := checked(checkIndex, &opts.EnforceIndex, &opts.ModifyIndex); err != nil {
 					return err
 				}
@@ -58,7 +58,7 @@ func jobRunCommand() *cobra.Command {
 	f.BoolVar(&output, "output", false, "print the job as JSON instead of submitting it")
 	f.StringVar(&checkIndex, "check-index", "", "submit only if the job's modify `INDEX` is this; 0 for a job that is new")
 	f.BoolVar(&preserve, "preserve-counts", false, "keep the counts that the job's groups have")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	return c
 }
 

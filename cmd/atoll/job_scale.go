@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -20,8 +19,8 @@ func jobScaleCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "scale JOB [GROUP] COUNT", Short: "Change how many allocations of a group should run", Args: cobra.RangeArgs(2, 3),
 		Long: "Change how many allocations of a group should run. The group may be left out when the job has only one.",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, id, err := oneJob(&m, args[0])
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
+			id, err := findJob(client, args[0])
 			if err != nil {
 				return err
 			}
@@ -47,7 +46,7 @@ func jobScaleCommand() *cobra.Command {
 				fmt.Fprintf(c.ErrOrStderr(), "Job Warnings:\n%s\n\n", out.Warnings)
 			}
 			// A multi-region job is scaled by a new version, which goes its way.
-			if r, err := m.federation().Rollout(context.Background(), m.space(), id, cmp.Or(m.region, env("REGION"))); err == nil && r.Live() {
+			if r, err := m.federation().Rollout(context.Background(), m.space(), id, m.asked()); err == nil && r.Live() {
 				fmt.Fprintf(c.OutOrStdout(), "Job scaled by version %d\n", r.Won.Version)
 				if detach {
 					return nil
@@ -58,14 +57,14 @@ func jobScaleCommand() *cobra.Command {
 				fmt.Fprintln(c.OutOrStdout(), "Evaluation ID: "+out.EvalID)
 				return nil
 			}
-			return (&monitor{meta: &m, client: client, out: c.OutOrStdout(), query: &api.QueryOptions{}}).follow(c, out.EvalID)
-		},
+			return m.follow(c, client, out.EvalID)
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()
 	f.BoolVar(&detach, "detach", false, "do not follow the evaluation")
 	f.Uint64Var(&index, "check-index", 0, "scale only if the job's modify `INDEX` is this")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	return c
 }
 

@@ -46,8 +46,8 @@ func jobStatusCommand() *cobra.Command {
 		},
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.verboseFlag(c)
+	m.jsonFlag(c)
 	return c
 }
 
@@ -195,7 +195,7 @@ func showJob(w io.Writer, m *meta, client *api.Client, id string) error {
 	}
 	if job.IsMultiregion() {
 		// One that was stopped everywhere is forgotten before its jobs are.
-		if r, err := m.federation().Rollout(context.Background(), deref(job.Namespace), id, cmp.Or(m.region, env("REGION"))); err == nil {
+		if r, err := m.federation().Rollout(context.Background(), deref(job.Namespace), id, m.asked()); err == nil {
 			showRollout(w, m, r)
 		}
 	}

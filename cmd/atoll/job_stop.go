@@ -12,16 +12,10 @@ func jobStopCommand() *cobra.Command {
 	var detach, purge, global bool
 	c := &cobra.Command{
 		Use: "stop JOB", Short: "Stop a job", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			id := args[0]
 			if !global {
+				var err error
 				if id, err = findJob(client, id); err != nil {
 					return err
 				}
@@ -37,15 +31,15 @@ func jobStopCommand() *cobra.Command {
 				fmt.Fprintln(c.OutOrStdout(), evalID)
 				return nil
 			}
-			return (&monitor{meta: &m, client: client, out: c.OutOrStdout(), query: &api.QueryOptions{}}).follow(c, evalID)
-		},
+			return m.follow(c, client, evalID)
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()
 	f.BoolVar(&detach, "detach", false, "do not follow the evaluation")
 	f.BoolVar(&purge, "purge", false, "forget the job and its history too")
 	f.BoolVar(&global, "global", false, "stop a multi-region job in all its regions")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	f.Bool("yes", false, "accepted; nothing is asked")
 	return c
 }

@@ -14,8 +14,8 @@ func jobPromoteCommand() *cobra.Command {
 	var groups []string
 	c := &cobra.Command{
 		Use: "promote JOB", Short: "Promote the canaries of a job's newest deployment", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, id, err := oneJob(&m, args[0])
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
+			id, err := findJob(client, args[0])
 			if err != nil {
 				return err
 			}
@@ -29,26 +29,13 @@ func jobPromoteCommand() *cobra.Command {
 			return changeDeployment(c, &m, client, d, detach, func(client *api.Client, d *api.Deployment) (*api.DeploymentUpdateResponse, string, error) {
 				return promote(client, d, groups)
 			})
-		},
+		}),
 	}
 	m.flags(c)
 	c.Flags().StringArrayVar(&groups, "group", nil, "`GROUP` whose canaries are promoted, instead of all; may come again")
 	c.Flags().BoolVar(&detach, "detach", false, "do not follow what comes of it")
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	return c
-}
-
-// oneJob finds the job that a command changes.
-func oneJob(m *meta, prefix string) (*api.Client, string, error) {
-	if err := m.oneRegion(); err != nil {
-		return nil, "", err
-	}
-	client, err := m.client()
-	if err != nil {
-		return nil, "", err
-	}
-	id, err := findJob(client, prefix)
-	return client, id, err
 }
 
 func jobRevertCommand() *cobra.Command {
@@ -57,8 +44,8 @@ func jobRevertCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "revert JOB VERSION", Short: "Register an earlier version of a job anew", Args: cobra.ExactArgs(2),
 		Long: "Register an earlier version of a job anew, named by its number or its tag.",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, id, err := oneJob(&m, args[0])
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
+			id, err := findJob(client, args[0])
 			if err != nil {
 				return err
 			}
@@ -78,12 +65,12 @@ func jobRevertCommand() *cobra.Command {
 				fmt.Fprintln(c.OutOrStdout(), "Evaluation ID: "+out.EvalID)
 				return nil
 			}
-			return (&monitor{meta: &m, client: client, out: c.OutOrStdout(), query: &api.QueryOptions{}}).follow(c, out.EvalID)
-		},
+			return m.follow(c, client, out.EvalID)
+		}),
 	}
 	m.flags(c)
 	c.Flags().BoolVar(&detach, "detach", false, "do not follow the evaluation")
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	return c
 }
 
@@ -160,6 +147,6 @@ func jobHistoryCommand() *cobra.Command {
 	c.Flags().StringVar(&opts.DiffTag, "diff-tag", "", "show what differs from the version of this `TAG`")
 	c.Flags().IntVar(&against, "diff-version", -1, "show what differs from this `VERSION`")
 	c.Flags().BoolVar(&full, "full", false, "print the whole jobs")
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.jsonFlag(c)
 	return c
 }

@@ -29,6 +29,14 @@ func (m *meta) flags(c *cobra.Command) {
 	_ = f.MarkHidden("no-color")
 }
 
+func (m *meta) verboseFlag(c *cobra.Command) {
+	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
+}
+
+func (m *meta) jsonFlag(c *cobra.Command) {
+	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+}
+
 // env returns the first that is set of ATOLL_name and NOMAD_name.
 func env(name string) string { return cmp.Or(os.Getenv("ATOLL_"+name), os.Getenv("NOMAD_"+name)) }
 
@@ -38,7 +46,7 @@ func (m *meta) addr() string { return cmp.Or(m.address, env("ADDR"), "http://127
 func (m *meta) client() (*api.Client, error) {
 	cfg := api.DefaultConfig()
 	cfg.Address = m.addr()
-	cfg.Region = cmp.Or(m.region, env("REGION"))
+	cfg.Region = m.asked()
 	cfg.Namespace = cmp.Or(m.namespace, env("NAMESPACE"))
 	if !strings.HasPrefix(cfg.Address, "unix:") {
 		base := http.DefaultTransport.(*http.Transport).Clone()
@@ -64,8 +72,11 @@ func (m *meta) space() string {
 	return cmp.Or(m.namespace, env("NAMESPACE"), model.DefaultNamespace)
 }
 
+// asked is the region that is asked for; "" is the agent's own.
+func (m *meta) asked() string { return cmp.Or(m.region, env("REGION")) }
+
 // all reports whether every region is asked.
-func (m *meta) all() bool { return cmp.Or(m.region, env("REGION")) == model.AllRegions }
+func (m *meta) all() bool { return m.asked() == model.AllRegions }
 
 // oneRegion refuses -region '*' where it means nothing.
 func (m *meta) oneRegion() error {
@@ -75,12 +86,26 @@ func (m *meta) oneRegion() error {
 	return nil
 }
 
-// idLength is how much of an id is shown.
+// id is what is shown of an id.
 func (m *meta) id(id string) string {
 	if m.verbose || len(id) <= 8 {
 		return id
 	}
 	return id[:8]
+}
+
+// inOneRegion is a command that asks one region.
+func (m *meta) inOneRegion(do func(*cobra.Command, *api.Client, []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		if err := m.oneRegion(); err != nil {
+			return err
+		}
+		client, err := m.client()
+		if err != nil {
+			return err
+		}
+		return do(c, client, args)
+	}
 }
 
 // unique returns the one id that begins with prefix.

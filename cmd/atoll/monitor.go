@@ -38,6 +38,11 @@ func (m *monitor) headline(format string, args ...any) {
 	fmt.Fprintf(m.out, "==> %s: %s\n", time.Now().Format(time.RFC3339), fmt.Sprintf(format, args...))
 }
 
+// follow shows what comes of an evaluation.
+func (m *meta) follow(c *cobra.Command, client *api.Client, evalID string) error {
+	return (&monitor{meta: m, client: client, out: c.OutOrStdout(), query: &api.QueryOptions{}}).follow(c, evalID)
+}
+
 // follow returns exitCode(2) when something could not be placed.
 func (m *monitor) follow(c *cobra.Command, evalID string) error {
 	ctx := c.Context()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -16,14 +15,7 @@ func namespaceListCommand() *cobra.Command {
 	var m meta
 	c := &cobra.Command{
 		Use: "list", Short: "List namespaces", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, _ []string) error {
 			all, _, err := client.Namespaces().List(nil)
 			if err != nil {
 				return err
@@ -38,17 +30,17 @@ func namespaceListCommand() *cobra.Command {
 			}
 			fmt.Fprintln(c.OutOrStdout(), list(rows))
 			return showAges(c, &m)
-		},
+		}),
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.jsonFlag(c)
 	return c
 }
 
 // showAges says how old the region's copy of the namespaces is, when there are
 // other regions.
 func showAges(c *cobra.Command, m *meta) error {
-	ages, err := m.federation().NamespaceAges(context.Background(), cmp.Or(m.region, env("REGION")))
+	ages, err := m.federation().NamespaceAges(context.Background(), m.asked())
 	if err != nil || len(ages) < 2 {
 		return err
 	}
@@ -57,17 +49,10 @@ func showAges(c *cobra.Command, m *meta) error {
 }
 
 // findNamespace returns the one namespace that a name or its beginning names.
-func findNamespace(m *meta, prefix string) (*api.Client, *api.Namespace, error) {
-	if err := m.oneRegion(); err != nil {
-		return nil, nil, err
-	}
-	client, err := m.client()
-	if err != nil {
-		return nil, nil, err
-	}
+func findNamespace(client *api.Client, prefix string) (*api.Namespace, error) {
 	all, _, err := client.Namespaces().PrefixList(prefix, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var names []string
 	for _, n := range all {
@@ -75,17 +60,17 @@ func findNamespace(m *meta, prefix string) (*api.Client, *api.Namespace, error) 
 	}
 	name, err := unique("namespace", prefix, names)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return client, all[slices.Index(names, name)], nil
+	return all[slices.Index(names, name)], nil
 }
 
 func namespaceStatusCommand() *cobra.Command {
 	var m meta
 	c := &cobra.Command{
 		Use: "status NAMESPACE", Short: "Show a namespace", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			_, n, err := findNamespace(&m, args[0])
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
+			n, err := findNamespace(client, args[0])
 			if err != nil {
 				return err
 			}
@@ -108,10 +93,10 @@ func namespaceStatusCommand() *cobra.Command {
 				fmt.Fprintln(w, pairs(rows))
 			}
 			return showAges(c, &m)
-		},
+		}),
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.jsonFlag(c)
 	return c
 }
 
@@ -119,13 +104,13 @@ func namespaceInspectCommand() *cobra.Command {
 	var m meta
 	c := &cobra.Command{
 		Use: "inspect NAMESPACE", Short: "Print a namespace as JSON", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			_, n, err := findNamespace(&m, args[0])
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
+			n, err := findNamespace(client, args[0])
 			if err != nil {
 				return err
 			}
 			return printJSON(c.OutOrStdout(), n)
-		},
+		}),
 	}
 	m.flags(c)
 	return c
@@ -135,21 +120,14 @@ func namespaceDeleteCommand() *cobra.Command {
 	var m meta
 	c := &cobra.Command{
 		Use: "delete NAMESPACE", Short: "Delete a namespace that has no jobs but dead ones", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			// What is deleted is named whole.
 			if _, err := client.Namespaces().Delete(args[0], nil); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Successfully deleted namespace %q!\n", args[0])
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
 	return c

@@ -24,14 +24,7 @@ func namespaceApplyCommand() *cobra.Command {
 		Long: "Make or change a namespace.\n\n" +
 			"A file of HCL, or of JSON with -json, says all about it; \"-\" is standard input. What names no file is the name of a namespace, " +
 			"of which the flags change what they say.",
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			n, err := readNamespace(c, args[0], m.json)
 			if err != nil {
 				return err
@@ -52,7 +45,7 @@ func namespaceApplyCommand() *cobra.Command {
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Successfully applied namespace %q!\n", n.Name)
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()

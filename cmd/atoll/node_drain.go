@@ -30,15 +30,8 @@ func nodeDrainCommand() *cobra.Command {
 	var in drainFlags
 	c := &cobra.Command{
 		Use: "drain [NODE]", Short: "Move a node's work to other nodes, and follow that", Args: cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			if err := in.check(c); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
 				return err
 			}
 			id, err := findNode(client, args, in.self)
@@ -50,7 +43,7 @@ func nodeDrainCommand() *cobra.Command {
 				ctx = context.Background()
 			}
 			return in.run(ctx, c.OutOrStdout(), &m, client, id)
-		},
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()
@@ -66,7 +59,7 @@ func nodeDrainCommand() *cobra.Command {
 	f.BoolVar(&in.keepIneligible, "keep-ineligible", false, "with -disable: the node stays ineligible")
 	f.StringVarP(&in.message, "message", "m", "", "why, as kept with the node `TEXT`")
 	f.StringToStringVar(&in.meta, "meta", nil, "more to keep with the node `KEY=VALUE`")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	f.Bool("yes", false, "accepted; nothing is asked")
 	return c
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 )
 
@@ -12,16 +13,9 @@ func nodeEligibilityCommand() *cobra.Command {
 	var enable, disable, self bool
 	c := &cobra.Command{
 		Use: "eligibility [NODE]", Short: "Say whether new work may be placed on a node", Args: cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			if enable == disable {
 				return errors.New("give either -enable or -disable")
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
 			}
 			id, err := findNode(client, args, self)
 			if err != nil {
@@ -36,13 +30,13 @@ func nodeEligibilityCommand() *cobra.Command {
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Node %q scheduling eligibility set: %s for scheduling\n", m.id(id), word)
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()
 	f.BoolVar(&enable, "enable", false, "new work may be placed on it")
 	f.BoolVar(&disable, "disable", false, "no new work is placed on it; what runs there goes on")
 	f.BoolVar(&self, "self", false, "the node of the agent itself")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
+	m.verboseFlag(c)
 	return c
 }

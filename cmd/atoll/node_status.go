@@ -40,8 +40,8 @@ func nodeStatusCommand() *cobra.Command {
 		},
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.verboseFlag(c)
+	m.jsonFlag(c)
 	return c
 }
 

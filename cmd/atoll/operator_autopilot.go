@@ -15,14 +15,7 @@ func autopilotGetCommand() *cobra.Command {
 	var m meta
 	c := &cobra.Command{
 		Use: "get-config", Short: "Show autopilot's configuration", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, _ []string) error {
 			conf, _, err := client.Operator().AutopilotGetConfiguration(nil)
 			if err != nil {
 				return err
@@ -36,10 +29,10 @@ func autopilotGetCommand() *cobra.Command {
 				fmt.Sprintf("ServerStabilizationTime|%s", conf.ServerStabilizationTime),
 			}))
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.jsonFlag(c)
 	return c
 }
 
@@ -51,14 +44,7 @@ func autopilotSetCommand() *cobra.Command {
 	var quorum uint
 	c := &cobra.Command{
 		Use: "set-config", Short: "Change autopilot's configuration; what is not given stays", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, _ []string) error {
 			conf, _, err := client.Operator().AutopilotGetConfiguration(nil)
 			if err != nil {
 				return err
@@ -83,7 +69,7 @@ func autopilotSetCommand() *cobra.Command {
 			}
 			fmt.Fprintln(c.OutOrStdout(), "Configuration updated!")
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()
@@ -99,14 +85,7 @@ func autopilotHealthCommand() *cobra.Command {
 	var m meta
 	c := &cobra.Command{
 		Use: "health", Short: "Show the health of the cell's servers; exit code 2 when one is not healthy", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, _ []string) error {
 			h, _, err := client.Operator().AutopilotServerHealth(nil)
 			// An unhealthy cell is an answer too.
 			var answer api.UnexpectedResponseError
@@ -128,10 +107,10 @@ func autopilotHealthCommand() *cobra.Command {
 				err = exitCode(2)
 			}
 			return err
-		},
+		}),
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.jsonFlag(c)
 	return c
 }
 

@@ -13,14 +13,7 @@ func raftListPeersCommand() *cobra.Command {
 	var stale bool
 	c := &cobra.Command{
 		Use: "list-peers", Short: "List the members of the cell", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, _ []string) error {
 			conf, err := client.Operator().RaftGetConfiguration(&api.QueryOptions{AllowStale: stale})
 			if err != nil {
 				return err
@@ -38,11 +31,11 @@ func raftListPeersCommand() *cobra.Command {
 			}
 			fmt.Fprintln(c.OutOrStdout(), list(rows))
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
 	c.Flags().BoolVar(&stale, "stale", false, "let any server answer, when there is no leader")
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.jsonFlag(c)
 	return c
 }
 
@@ -51,16 +44,9 @@ func peerCommand(c *cobra.Command, done string, byID, byAddress func(*api.Operat
 	var m meta
 	var id, address string
 	c.Args = cobra.NoArgs
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if err := m.oneRegion(); err != nil {
-			return err
-		}
+	c.RunE = m.inOneRegion(func(c *cobra.Command, client *api.Client, _ []string) error {
 		if (id == "") == (address == "") {
 			return errors.New("give either -peer-id or -peer-address; see atoll operator raft list-peers")
-		}
-		client, err := m.client()
-		if err != nil {
-			return err
 		}
 		by, name, act := "id", id, byID
 		if id == "" {
@@ -71,7 +57,7 @@ func peerCommand(c *cobra.Command, done string, byID, byAddress func(*api.Operat
 		}
 		fmt.Fprintf(c.OutOrStdout(), "%s peer with %s %q\n", done, by, name)
 		return nil
-	}
+	})
 	m.flags(c)
 	c.Flags().StringVar(&id, "peer-id", "", "the server's `ID` in Raft")
 	c.Flags().StringVar(&address, "peer-address", "", "the server's `ADDRESS` in Raft, IP:PORT")

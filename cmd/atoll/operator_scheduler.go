@@ -13,14 +13,7 @@ func schedulerGetCommand() *cobra.Command {
 	var m meta
 	c := &cobra.Command{
 		Use: "get-config", Short: "Show the scheduler configuration", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, _ []string) error {
 			out, _, err := client.Operator().SchedulerGetConfiguration(nil)
 			if err != nil {
 				return err
@@ -39,10 +32,10 @@ func schedulerGetCommand() *cobra.Command {
 				fmt.Sprintf("Modify Index|%d", conf.ModifyIndex),
 			}))
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.jsonFlag(c)
 	return c
 }
 
@@ -75,14 +68,7 @@ func schedulerSetCommand() *cobra.Command {
 		add("preempt-"+name+"-scheduler", "let "+name+" jobs take the place of others of a lower priority",
 			func(c *api.SchedulerConfiguration) *bool { return at(&c.PreemptionConfig) })
 	}
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if err := m.oneRegion(); err != nil {
-			return err
-		}
-		client, err := m.client()
-		if err != nil {
-			return err
-		}
+	c.RunE = m.inOneRegion(func(c *cobra.Command, client *api.Client, _ []string) error {
 		out, _, err := client.Operator().SchedulerGetConfiguration(nil)
 		if err != nil {
 			return err
@@ -113,6 +99,6 @@ func schedulerSetCommand() *cobra.Command {
 		}
 		fmt.Fprintln(c.OutOrStdout(), "Scheduler configuration updated!")
 		return nil
-	}
+	})
 	return c
 }

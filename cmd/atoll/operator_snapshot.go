@@ -20,14 +20,7 @@ func snapshotSaveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "save [FILE]", Short: "Save the state of a region", Args: cobra.MaximumNArgs(1),
 		Long: "Save the whole state of a region to a file, by default one named by the time. It holds the nodes' secrets: keep it as one.",
-		RunE: func(c *cobra.Command, args []string) (err error) {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) (err error) {
 			name := "atoll-" + time.Now().UTC().Format("20060102-150405Z") + ".snap"
 			if len(args) > 0 {
 				name = args[0]
@@ -61,7 +54,7 @@ func snapshotSaveCommand() *cobra.Command {
 			}
 			fmt.Fprintf(c.OutOrStdout(), "State of region %q at index %d saved to %s, %d bytes\n", info.Cell.Region, info.Index, name, size)
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
 	c.Flags().BoolVar(&stale, "stale", false, "let any server answer, when there is no leader; the newest writes may be missing")
@@ -126,14 +119,7 @@ func snapshotRestoreCommand() *cobra.Command {
 		Use: "restore FILE", Short: "Restore the state of a region from a saved snapshot", Args: cobra.ExactArgs(1),
 		Long: "Replace the whole state of a region by a saved one. What was written since that was saved is lost, and nodes stop work that it does not know. " +
 			"The servers stay; the cell becomes the one that was saved, in a new incarnation.",
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			info, _, err := inspectFile(args[0])
 			if err != nil {
 				return err
@@ -148,7 +134,7 @@ func snapshotRestoreCommand() *cobra.Command {
 			}
 			fmt.Fprintf(c.OutOrStdout(), "State of region %q at index %d restored\n", info.Cell.Region, info.Index)
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
 	return c

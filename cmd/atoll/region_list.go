@@ -32,8 +32,8 @@ func regionListCommand() *cobra.Command {
 	}
 	m.flags(c)
 	c.Flags().BoolVar(&fresh, "fresh", false, "ask each region itself, not what is known of it here")
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.verboseFlag(c)
+	m.jsonFlag(c)
 	return c
 }
 

@@ -14,14 +14,7 @@ func scalingPolicyListCommand() *cobra.Command {
 	var job, kind string
 	c := &cobra.Command{
 		Use: "list", Short: "List scaling policies", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, _ []string) error {
 			policies, _, err := client.Scaling().ListPolicies(&api.QueryOptions{Params: map[string]string{"job": job, "type": kind}})
 			if err != nil {
 				return err
@@ -40,14 +33,14 @@ func scalingPolicyListCommand() *cobra.Command {
 			}
 			fmt.Fprintln(w, list(rows))
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
 	f := c.Flags()
 	f.StringVar(&job, "job", "", "policies of one `JOB` only")
 	f.StringVar(&kind, "type", "", "policies of one `TYPE` only, such as horizontal")
-	f.BoolVar(&m.verbose, "verbose", false, "show whole ids")
-	f.BoolVar(&m.json, "json", false, "print JSON")
+	m.verboseFlag(c)
+	m.jsonFlag(c)
 	return c
 }
 
@@ -67,14 +60,7 @@ func scalingPolicyInfoCommand() *cobra.Command {
 	var m meta
 	c := &cobra.Command{
 		Use: "info POLICY", Short: "Show a scaling policy", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, args []string) error {
 			policies, _, err := client.Scaling().ListPolicies(&api.QueryOptions{Prefix: even(args[0]), Namespace: "*"})
 			if err != nil {
 				return err
@@ -101,10 +87,10 @@ func scalingPolicyInfoCommand() *cobra.Command {
 			}))
 			fmt.Fprintln(w, title("Policy"))
 			return printJSON(w, p.Policy)
-		},
+		}),
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.verbose, "verbose", false, "show whole ids")
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.verboseFlag(c)
+	m.jsonFlag(c)
 	return c
 }

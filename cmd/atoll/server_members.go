@@ -13,14 +13,7 @@ func serverMembersCommand() *cobra.Command {
 	var m meta
 	c := &cobra.Command{
 		Use: "members", Short: "List the servers of all regions", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := m.oneRegion(); err != nil {
-				return err
-			}
-			client, err := m.client()
-			if err != nil {
-				return err
-			}
+		RunE: m.inOneRegion(func(c *cobra.Command, client *api.Client, _ []string) error {
 			found, err := client.Agent().Members()
 			if err != nil {
 				return err
@@ -46,10 +39,10 @@ func serverMembersCommand() *cobra.Command {
 				fmt.Fprintln(c.ErrOrStderr(), fault)
 			}
 			return nil
-		},
+		}),
 	}
 	m.flags(c)
-	c.Flags().BoolVar(&m.json, "json", false, "print JSON")
+	m.jsonFlag(c)
 	c.Flags().BoolVar(&m.verbose, "verbose", false, "accepted")
 	return c
 }

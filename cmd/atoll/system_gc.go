@@ -20,16 +20,9 @@ func systemReconcileCommand() *cobra.Command {
 
 func systemCommand(c *cobra.Command, do func(*api.System) error) *cobra.Command {
 	var m meta
-	c.RunE = func(*cobra.Command, []string) error {
-		if err := m.oneRegion(); err != nil {
-			return err
-		}
-		client, err := m.client()
-		if err != nil {
-			return err
-		}
+	c.RunE = m.inOneRegion(func(_ *cobra.Command, client *api.Client, _ []string) error {
 		return do(client.System())
-	}
+	})
 	m.flags(c)
 	return c
 }
