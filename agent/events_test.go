@@ -2,34 +2,16 @@ package agent
 
 import (
 	"context"
-	"net/http"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
-
-	"atoll/agent/config"
-	"atoll/internal/freeport"
 )
 
 // An agent that is no server streams events, and goes on doing so over many
 // times what a silent server is borne.
 func TestEventsComeThroughAnyAgent(t *testing.T) {
-	c := config.Default()
-	c.Name, c.Region, c.DataDir, c.Ports = "s1", "us", t.TempDir(), config.Ports{Serf: freeport.Port(t), RPC: freeport.Port(t)}
-	c.Server.Enabled, c.Server.BootstrapExpect = true, 1
-	runAgent(t, c)
-	rpcAddr := c.RPCAddr()
-	c = config.Default()
-	c.Name, c.Region, c.DataDir, c.Ports = "n1", "us", t.TempDir(), config.Ports{}
-	c.Client.Enabled, c.Client.Servers = true, []string{rpcAddr}
-	n := runAgent(t, c)
-	client, err := api.NewClient(&api.Config{
-		Address: "http://" + n.HTTPAddr(), HttpClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := throughANode(t, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	var events <-chan *api.Events
 	await(t, "a stream", func() (err error) {

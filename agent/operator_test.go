@@ -38,6 +38,30 @@ func runAgent(t *testing.T, c *config.Config) *Agent {
 	return a
 }
 
+// throughANode starts a server, as change has it, and a node, and returns a client
+// of the node's agent.
+func throughANode(t *testing.T, change func(*config.Config)) *api.Client {
+	t.Helper()
+	c := config.Default()
+	c.Name, c.Region, c.DataDir, c.Ports = "s1", "us", t.TempDir(), config.Ports{Serf: freeport.Port(t), RPC: freeport.Port(t)}
+	c.Server.Enabled, c.Server.BootstrapExpect = true, 1
+	if change != nil {
+		change(c)
+	}
+	runAgent(t, c)
+	rpcAddr := c.RPCAddr()
+	c = config.Default()
+	c.Name, c.Region, c.DataDir, c.Ports = "n1", "us", t.TempDir(), config.Ports{}
+	c.Client.Enabled, c.Client.Servers = true, []string{rpcAddr}
+	client, err := api.NewClient(&api.Config{
+		Address: "http://" + runAgent(t, c).HTTPAddr(), HttpClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
 // status is the HTTP status of a client's error, 0 for none.
 func status(err error) int {
 	var answer api.UnexpectedResponseError
@@ -49,26 +73,13 @@ func status(err error) int {
 
 // A node's agent takes what operators ask of the servers.
 func TestOperatorsAskThroughAnyAgent(t *testing.T) {
-	c := config.Default()
-	c.Name, c.Region, c.DataDir, c.Ports = "s1", "us", t.TempDir(), config.Ports{Serf: freeport.Port(t), RPC: freeport.Port(t)}
-	c.Server.Enabled, c.Server.BootstrapExpect = true, 1
-	c.Autopilot.MinQuorum, c.Autopilot.LastContactThreshold = 1, 5*time.Second
-	runAgent(t, c)
-	rpcAddr := c.RPCAddr()
-	c = config.Default()
-	c.Name, c.Region, c.DataDir, c.Ports = "n1", "us", t.TempDir(), config.Ports{}
-	c.Client.Enabled, c.Client.Servers = true, []string{rpcAddr}
-	n := runAgent(t, c)
-
-	client, err := api.NewClient(&api.Config{
-		Address: "http://" + n.HTTPAddr(), HttpClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+	client := throughANode(t, func(c *config.Config) {
+		c.Autopilot.MinQuorum, c.Autopilot.LastContactThreshold = 1, 5*time.Second
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	op := client.Operator()
 	var health *api.OperatorHealthReply
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		var err error
 		if health, _, err = op.AutopilotServerHealth(nil); err == nil {
 			break
 		}

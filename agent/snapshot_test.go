@@ -10,9 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"atoll/agent/config"
 	apisurface "atoll/api"
-	"atoll/internal/freeport"
 )
 
 const jobsSaved = 220
@@ -20,21 +18,7 @@ const jobsSaved = 220
 // The official client saves and restores, through an agent that is no server,
 // more than a request's body may hold.
 func TestSnapshotsGoThroughAnyAgent(t *testing.T) {
-	c := config.Default()
-	c.Name, c.Region, c.DataDir, c.Ports = "s1", "us", t.TempDir(), config.Ports{Serf: freeport.Port(t), RPC: freeport.Port(t)}
-	c.Server.Enabled, c.Server.BootstrapExpect = true, 1
-	runAgent(t, c)
-	rpcAddr := c.RPCAddr()
-	c = config.Default()
-	c.Name, c.Region, c.DataDir, c.Ports = "n1", "us", t.TempDir(), config.Ports{}
-	c.Client.Enabled, c.Client.Servers = true, []string{rpcAddr}
-	n := runAgent(t, c)
-	client, err := api.NewClient(&api.Config{
-		Address: "http://" + n.HTTPAddr(), HttpClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := throughANode(t, nil)
 	register := func(id string) {
 		t.Helper()
 		job := api.NewServiceJob(id, id, "us", 50).AddDatacenter("dc9").AddTaskGroup(

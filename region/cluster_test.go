@@ -370,16 +370,23 @@ func TestAServerThatLostItsDataIsAdmittedAsANewOne(t *testing.T) {
 	}
 }
 
-func TestOperatorsTendACellFromAnotherRegion(t *testing.T) {
-	c := newCluster(t, "us")
-	c.trio()
-	eu := startServer(t, "e1", "eu", t.TempDir(), 1, c.address("s1")[1])
-	wait(t, "eu knows us", func() error {
-		if len(eu.dir.Regions()) != 2 {
+// joinedBy starts a server of another region, and waits until it knows this one.
+func (c *cluster) joinedBy(region string) *testServer {
+	c.t.Helper()
+	s := startServer(c.t, region+"1", region, c.t.TempDir(), 1, c.address("s1")[1])
+	wait(c.t, "the regions know each other", func() error {
+		if len(s.dir.Regions()) != 2 {
 			return errors.New("not yet")
 		}
 		return nil
 	})
+	return s
+}
+
+func TestOperatorsTendACellFromAnotherRegion(t *testing.T) {
+	c := newCluster(t, "us")
+	c.trio()
+	eu := c.joinedBy("eu")
 	us := rpc.To{Region: "us"}
 	conf := call(t, eu.RPC(), method.RaftConfiguration, us, &method.Empty{}).Config
 	leaders := 0

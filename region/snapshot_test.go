@@ -78,13 +78,7 @@ func (c *cluster) has(t *testing.T, want map[string]bool) {
 func TestARegionIsSavedAndRestoredFromAnotherOne(t *testing.T) {
 	c := newCluster(t, "us")
 	c.trio()
-	eu := startServer(t, "e1", "eu", t.TempDir(), 1, c.address("s1")[1])
-	wait(t, "eu knows us", func() error {
-		if len(eu.dir.Regions()) != 2 {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	eu := c.joinedBy("eu")
 	us := rpc.To{Region: "us"}
 	node, secret := aNode("dc1")
 	call(t, eu.RPC(), method.NodeRegister, us, &method.NodeRegisterRequest{Node: node, SecretID: secret})
