@@ -191,27 +191,73 @@ func fillDisk(t *testing.T, name string) {
 }
 
 func TestAFlippedByteCostsNoAckedWrite(t *testing.T) {
-	hosts := []string{"s1", "s2", "s3"}
-	w := newWorld(t, hosts...)
-	var servers []*agent
-	for _, h := range hosts {
-		servers = append(servers, w.agent(agentConfig{name: h, host: h, region: "us", server: true, expect: 3, join: hosts}))
-	}
-	var leader *agent
-	eventually(t, 30*time.Second, "a leader", func() error {
-		if leader = leaderOf(servers); leader == nil {
-			return errors.New("none yet")
-		}
-		return nil
-	})
-	at := slices.Index(servers, leader)
-	victim, others := servers[(at+1)%3], []*agent{leader, servers[(at+2)%3]}
-	before := peers(t, leader)
-	writes := startWriter(others)
-	writes.more(t, 50)
+	for _, c := range []struct {
+		of, extra string
+		// flip changes a byte of a server's data, and returns the file.
+		flip func(t *testing.T, raft string) string
+		says string
+	}{
+		{"the log", "", flipInLog, "log entry"},
+		{"a snapshot", "server {\n raft_snapshot_threshold = 20\n}\n", flipInSnapshot, "snapshot"},
+	} {
+		t.Run(c.of, func(t *testing.T) {
+			hosts := []string{"s1", "s2", "s3"}
+			w := newWorld(t, hosts...)
+			var servers []*agent
+			for _, h := range hosts {
+				servers = append(servers, w.agent(agentConfig{name: h, host: h, region: "us", server: true, expect: 3, join: hosts, extra: c.extra}))
+			}
+			var leader *agent
+			eventually(t, 30*time.Second, "a leader", func() error {
+				if leader = leaderOf(servers); leader == nil {
+					return errors.New("none yet")
+				}
+				return nil
+			})
+			at := slices.Index(servers, leader)
+			victim, others := servers[(at+1)%3], []*agent{leader, servers[(at+2)%3]}
+			raft := filepath.Join(w.dir, victim.name, "server", "raft")
+			before := peers(t, leader)
+			writes := startWriter(others)
+			writes.more(t, 50)
+			eventually(t, 30*time.Second, victim.name+" has the data that will be damaged", func() error {
+				if c.extra == "" || len(snapshots(raft)) > 0 {
+					return nil
+				}
+				return errors.New("no snapshot yet")
+			})
 
-	victim.kill()
-	log := filepath.Join(w.dir, victim.name, "server", "raft", "log.db")
+			victim.kill()
+			file := c.flip(t, raft)
+			writes.more(t, 20)
+			place := logSize(t, victim)
+			victim.start()
+			t.Log(said(t, victim, place, 20*time.Second, file+" is damaged at byte ", c.says))
+			said(t, victim, place, 30*time.Second, "the damaged data are set aside", "raft.damaged-")
+			// At first without a vote, then as one of three.
+			eventually(t, 60*time.Second, "a new member with a vote", func() error {
+				after := peers(t, leader)
+				addr := victim.host.ip + ":4647"
+				if m := after[addr]; m == nil || !m.Voter || m.ID == before[addr].ID || len(after) != 3 {
+					return fmt.Errorf("%d members, it is %+v", len(after), m)
+				}
+				return nil
+			})
+			acked := writes.end()
+			for _, s := range servers {
+				hasAll(t, s, acked)
+			}
+			kept, err := filepath.Glob(filepath.Join(w.dir, victim.name, "server", "raft.damaged-*", "log.db"))
+			if err != nil || len(kept) != 1 {
+				t.Errorf("the damaged data are kept as %v, %v", kept, err)
+			}
+		})
+	}
+}
+
+func flipInLog(t *testing.T, raft string) string {
+	t.Helper()
+	log := filepath.Join(raft, "log.db")
 	b, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)
@@ -224,28 +270,29 @@ func TestAFlippedByteCostsNoAckedWrite(t *testing.T) {
 	if err := os.WriteFile(log, bytes.ReplaceAll(b, text, []byte("write-0001p")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	writes.more(t, 20)
-	place := logSize(t, victim)
-	victim.start()
-	t.Log(said(t, victim, place, 20*time.Second, log+" is damaged at byte ", "log entry"))
-	said(t, victim, place, 30*time.Second, "the damaged data are set aside", "raft.damaged-")
-	// At first without a vote, then as one of three.
-	eventually(t, 60*time.Second, "a new member with a vote", func() error {
-		after := peers(t, leader)
-		addr := victim.host.ip + ":4647"
-		if m := after[addr]; m == nil || !m.Voter || m.ID == before[addr].ID || len(after) != 3 {
-			return fmt.Errorf("%d members, it is %+v", len(after), m)
-		}
-		return nil
-	})
-	acked := writes.end()
-	for _, s := range servers {
-		hasAll(t, s, acked)
+	return log
+}
+
+// snapshots are the files of state of a server's whole snapshots.
+func snapshots(raft string) []string {
+	found, _ := filepath.Glob(filepath.Join(raft, "snapshots", "*", "state.bin"))
+	return slices.DeleteFunc(found, func(name string) bool { return strings.HasSuffix(filepath.Dir(name), ".tmp") })
+}
+
+func flipInSnapshot(t *testing.T, raft string) string {
+	t.Helper()
+	found := snapshots(raft)
+	slices.Sort(found)
+	file := found[len(found)-1]
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
 	}
-	kept, err := filepath.Glob(filepath.Join(w.dir, victim.name, "server", "raft.damaged-*", "log.db"))
-	if err != nil || len(kept) != 1 {
-		t.Errorf("the damaged log is kept as %v, %v", kept, err)
+	b[len(b)/2] ^= 0x10
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
 	}
+	return file
 }
 
 // peers are the cell's members by address.

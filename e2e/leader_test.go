@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -75,6 +76,19 @@ type cellClient struct {
 	servers []*agent
 	http    *http.Client
 	rng     *rand.Rand
+	shape   func(*api.Job) // what a job that it registers is beside a mockJob; may be nil
+}
+
+func (c *cellClient) register(j *api.Job) error {
+	body, err := json.Marshal(map[string]any{"Job": j})
+	if err != nil {
+		return err
+	}
+	status, b, err := c.send("PUT", "/v1/jobs", model.NewRequestID(time.Now(), nil), body)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%d: %s", status, b)
+	}
+	return err
 }
 
 // send sends a request with one token to servers in turn until one knows what
@@ -120,15 +134,10 @@ func (c *cellClient) do(op jobOp) (string, error) {
 	case "register":
 		j := mockJob(op.job)
 		j.Meta = map[string]string{"value": op.value}
-		body, err := json.Marshal(map[string]any{"Job": j})
-		if err != nil {
-			return "", err
+		if c.shape != nil {
+			c.shape(j)
 		}
-		status, b, err := c.send("PUT", "/v1/jobs", token, body)
-		if err == nil && status != http.StatusOK {
-			err = fmt.Errorf("%d: %s", status, b)
-		}
-		return op.value, err
+		return op.value, c.register(j)
 	case "stop":
 		status, _, err := c.send("DELETE", "/v1/job/"+op.job, token, nil)
 		if status == http.StatusNotFound {
@@ -166,6 +175,32 @@ func mockJob(id string) *api.Job {
 	g.EphemeralDisk = &api.EphemeralDisk{SizeMB: &disk}
 	j.AddTaskGroup(g)
 	return j
+}
+
+// tight makes jobs for which there is just room: of a pair, named by odd and even
+// numbers, each takes the same port, and half of a node's processor is taken by
+// each half of a number of jobs and one more.
+func tight(t *testing.T, c *api.Client, jobs int) func(*api.Job) {
+	t.Helper()
+	nodes, _, err := c.Nodes().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	share := math.MaxInt
+	for _, n := range nodes {
+		info, _, err := c.Nodes().Info(n.ID, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		share = min(share, (int(info.NodeResources.Cpu.CpuShares)-int(info.ReservedResources.Cpu.CpuShares))/(jobs/len(nodes)+1))
+	}
+	return func(j *api.Job) {
+		g := j.TaskGroups[0]
+		g.Tasks[0].Resources.CPU = &share
+		if n, err := strconv.Atoi(strings.TrimPrefix(*j.ID, "j")); err == nil {
+			g.Networks = []*api.NetworkResource{{ReservedPorts: []api.Port{{Label: "p", Value: 10000 + n/len(nodes)}}}}
+		}
+	}
 }
 
 // cellOfThree is three servers of us on hosts of their own, and two nodes.
@@ -223,8 +258,9 @@ func number(t testing.TB, name string, otherwise int) int {
 // over 200.
 func TestWritesThroughTheDeathOfLeaders(t *testing.T) {
 	kills := number(t, "ATOLL_KILLS", 30)
-	_, servers := cellOfThree(t)
+	w, servers := cellOfThree(t)
 	const writers, jobsEach = 4, 12
+	shape := tight(t, w.client(servers[0]), writers*jobsEach)
 	var mu sync.Mutex
 	var history []porcupine.Operation
 	begun := time.Now()
@@ -233,7 +269,7 @@ func TestWritesThroughTheDeathOfLeaders(t *testing.T) {
 	var acked atomic.Int64
 	for wr := range writers {
 		wg.Go(func() {
-			c := &cellClient{servers: servers, http: &http.Client{Timeout: 15 * time.Second}, rng: rand.New(rand.NewPCG(7, uint64(wr)))}
+			c := &cellClient{servers: servers, http: &http.Client{Timeout: 15 * time.Second}, rng: rand.New(rand.NewPCG(7, uint64(wr))), shape: shape}
 			for n := 0; ; n++ {
 				select {
 				case <-stop:
@@ -265,7 +301,7 @@ func TestWritesThroughTheDeathOfLeaders(t *testing.T) {
 	}
 	// A prober of its own measures how long no write is accepted.
 	var gaps []time.Duration
-	prober := &cellClient{servers: servers, http: &http.Client{Timeout: 15 * time.Second}, rng: rand.New(rand.NewPCG(9, 9))}
+	prober := &cellClient{servers: servers, http: &http.Client{Timeout: 15 * time.Second}, rng: rand.New(rand.NewPCG(9, 9)), shape: shape}
 	for k := range kills {
 		// Between deaths the cell is at work: a run in which little happens
 		// says little.
@@ -332,7 +368,7 @@ func checkPlacements(t *testing.T, c *api.Client) {
 		}
 		want := make(map[string]bool)
 		for _, j := range jobs {
-			if !j.Stop {
+			if !j.Stop && !j.ParameterizedJob {
 				want[j.ID] = true
 			}
 		}
@@ -371,14 +407,26 @@ func checkPlacements(t *testing.T, c *api.Client) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		used := 0
+		cpu, memory, ports := 0, 0, make(map[int]string)
 		for _, a := range allocs {
-			if a.DesiredStatus == "run" && a.ClientStatus == "running" {
-				used += int(a.AllocatedResources.Tasks["main"].Cpu.CpuShares)
+			if a.DesiredStatus != "run" || a.ClientStatus != "running" {
+				continue
+			}
+			for _, task := range a.AllocatedResources.Tasks {
+				cpu += int(task.Cpu.CpuShares)
+				memory += int(task.Memory.MemoryMB)
+			}
+			for _, p := range a.AllocatedResources.Shared.Ports {
+				if other, taken := ports[p.Value]; taken {
+					t.Errorf("on node %s both %s and %s have port %d", n.Name, other, a.Name, p.Value)
+				}
+				ports[p.Value] = a.Name
 			}
 		}
-		if used > int(info.NodeResources.Cpu.CpuShares) {
-			t.Errorf("node %s holds %d MHz of %d", n.Name, used, info.NodeResources.Cpu.CpuShares)
+		has := info.NodeResources
+		if cpu > int(has.Cpu.CpuShares) || memory > int(has.Memory.MemoryMB) {
+			t.Errorf("node %s holds %d MHz of %d, and %d MB of %d", n.Name, cpu, has.Cpu.CpuShares, memory, has.Memory.MemoryMB)
 		}
+		t.Logf("node %s holds %d of %d MHz and %d ports", n.Name, cpu, has.Cpu.CpuShares, len(ports))
 	}
 }
