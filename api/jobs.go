@@ -75,11 +75,14 @@ func register(r *request, in *registration) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := atDoors(r, in.Job, to, method.JobRegister, &method.JobRegisterRequest{
+	out, elsewhere, err := atDoors(r, in.Job, to, method.JobRegister, &method.JobRegisterRequest{
 		Job: in.Job, EnforceIndex: in.EnforceIndex, JobModifyIndex: in.JobModifyIndex, EvalPriority: in.EvalPriority, PreserveCounts: in.PreserveCounts,
 	})
 	if err != nil {
 		return nil, err
+	}
+	if elsewhere {
+		out.EvalID, out.EvalCreateIndex = "", 0
 	}
 	r.index(out.Index)
 	return out, nil
@@ -87,10 +90,12 @@ func register(r *request, in *registration) (any, error) {
 
 // atDoors calls the region that a job is for. A multi-region job may be submitted
 // to each of its regions, but to no other: when the one that was asked is out of
-// reach, or none of them, another is.
-func atDoors[Q, R any](r *request, job *model.Job, to rpc.To, m method.Method[Q, R], req *Q) (out *R, err error) {
+// reach, or none of them, another is. Then elsewhere is true: clients look for an
+// evaluation in the region that they asked, and would not find it.
+func atDoors[Q, R any](r *request, job *model.Job, to rpc.To, m method.Method[Q, R], req *Q) (out *R, elsewhere bool, err error) {
 	if !job.Multiregional() {
-		return rpc.Call(r.Context(), r.api.cfg.Caller, m, to, req)
+		out, err = rpc.Call(r.Context(), r.api.cfg.Caller, m, to, req)
+		return out, false, err
 	}
 	asked := cmp.Or(to.Region, r.api.cfg.Region)
 	if asked == model.GlobalRegion {
@@ -106,10 +111,10 @@ func atDoors[Q, R any](r *request, job *model.Job, to rpc.To, m method.Method[Q,
 	for _, door := range doors {
 		to.Region = door
 		if out, err = rpc.Call(r.Context(), r.api.cfg.Caller, m, to, req); model.KindOf(err) != model.KindUnreachable {
-			break
+			return out, door != asked, err
 		}
 	}
-	return out, err
+	return out, true, err
 }
 
 func readJob(r *request) (any, error) {
@@ -131,9 +136,10 @@ func stopJob(r *request) (any, error) {
 	if err := r.oneRegion(); err != nil {
 		return nil, err
 	}
+	elsewhere := false
 	global, err := r.flag("global")
 	if err == nil && global {
-		err = globally(r)
+		elsewhere, err = globally(r)
 	}
 	if err != nil {
 		return nil, err
@@ -149,6 +155,9 @@ func stopJob(r *request) (any, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if elsewhere {
+		out.EvalID, out.EvalCreateIndex = "", 0
 	}
 	r.index(out.Index)
 	return out, nil

@@ -50,7 +50,7 @@ func planJob(r *request) (any, error) {
 // planEverywhere answers with the plan of the region that was asked, beside those
 // of all regions of the job.
 func planEverywhere(r *request, job *model.Job, to rpc.To, diff bool) (any, error) {
-	all, err := atDoors(r, job, to, method.RolloutPlan, &method.RolloutPlanRequest{Job: job, Diff: diff, Without: r.query.Get("without")})
+	all, _, err := atDoors(r, job, to, method.RolloutPlan, &method.RolloutPlanRequest{Job: job, Diff: diff, Without: r.query.Get("without")})
 	if err != nil {
 		return nil, err
 	}

@@ -34,9 +34,9 @@ func readRollout(r *request) (any, error) {
 	return out.Rollout, nil
 }
 
-// holder is a region that knows the request's job as a multi-region one, "" when
-// none of those that answer does.
-func holder(r *request) (string, error) {
+// holder is a region that knows the request's job as a multi-region one, the
+// agent's own before others, "" when none of those that answer does.
+func holder(r *request) (region string, err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), federation.AskTime)
 	defer cancel()
 	regions, err := r.regions(ctx)
@@ -45,21 +45,22 @@ func holder(r *request) (string, error) {
 	}
 	req := &method.JobRequest{Query: method.Query{Namespace: r.read.Namespace}, JobID: r.id}
 	for _, p := range federation.Ask(ctx, r.api.cfg.Caller, regions, method.RolloutGet, req, func(out *method.RolloutResponse) *method.Meta { return &out.Meta }) {
-		if p.Reply != nil && p.Reply.Rollout != nil && p.Reply.Rollout.Won != nil {
-			return p.Region, nil
+		if p.Reply != nil && p.Reply.Rollout != nil && p.Reply.Rollout.Won != nil && (region == "" || p.Region == r.api.cfg.Region) {
+			region = p.Region
 		}
 	}
-	return "", nil
+	return region, nil
 }
 
-// globally finds the region that a write about all of a job's regions goes to.
-func globally(r *request) error {
+// globally finds the region that a write about all of a job's regions goes to;
+// elsewhere says that it is not the one that was asked.
+func globally(r *request) (elsewhere bool, err error) {
 	if r.query.Get("region") != "" && r.to.Region != model.GlobalRegion {
-		return nil
+		return false, nil
 	}
 	region, err := holder(r)
 	if err == nil && region != "" {
 		r.to.Region = region
 	}
-	return err
+	return region != "" && region != r.api.cfg.Region, err
 }

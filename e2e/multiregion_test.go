@@ -180,7 +180,7 @@ func TestARolloutOutlivesTheRegionThatTookIt(t *testing.T) {
 			t.Errorf("region %s has version %d: %v", r, *j.Version, err)
 		}
 	}
-	out, err = w.cli(agents["r5"], "job", "stop", "-global", "-detach", "web")
+	out, err = w.cli(agents["r5"], "job", "stop", "-global", "web")
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
