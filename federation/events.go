@@ -15,9 +15,16 @@ import (
 // EventRequest says which events of which regions are wanted.
 type EventRequest struct {
 	model.EventFilter
-	// From has the index of the first events that are wanted, by region; of a
-	// region that is not in it those are the oldest that its server has.
-	From map[string]uint64
+	// From says from where on events are wanted, by region; of a region that is not
+	// in it those are the oldest that its server has.
+	From map[string]EventPosition
+}
+
+// EventPosition is an index of a region's state, which State names; "" when its name
+// is not known.
+type EventPosition struct {
+	Index uint64
+	State string
 }
 
 // FollowEvents hands the events of all regions to take, one call at a time, until
@@ -44,7 +51,8 @@ func FollowEvents(ctx context.Context, c rpc.Caller, req *EventRequest, regions 
 			}
 			followed[st.Name] = true
 			loops.Go(func() {
-				f := &eventFollower{region: st.Name, next: req.From[st.Name], contact: time.Now(), take: func(e *model.RegionEvents) error {
+				from := req.From[st.Name]
+				f := &eventFollower{region: st.Name, next: from.Index, state: from.State, contact: time.Now(), take: func(e *model.RegionEvents) error {
 					mu.Lock()
 					defer mu.Unlock()
 					if ctx.Err() != nil {
@@ -83,6 +91,8 @@ type eventFollower struct {
 	// had were told already: every server tells them in the same order.
 	next uint64
 	had  int
+	// state names the state that next is of, "" while that is not known.
+	state string
 	// live says that the region was told to be, told that it was told anything.
 	live, told bool
 	// contact is when it was last heard, if known.
@@ -120,7 +130,7 @@ func (f *eventFollower) run(ctx context.Context, c rpc.Caller, filter *model.Eve
 
 // stream reads the region's events until their stream ends.
 func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.EventFilter, heard func()) error {
-	stream, err := rpc.Open(ctx, c, method.EventStream, rpc.To{Region: f.region}, &method.EventStreamRequest{EventFilter: *filter, Index: f.next})
+	stream, err := rpc.Open(ctx, c, method.EventStream, rpc.To{Region: f.region}, &method.EventStreamRequest{EventFilter: *filter, Index: f.next, State: f.state})
 	if err != nil {
 		return err
 	}
@@ -135,6 +145,7 @@ func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.
 		f.contact, f.known = time.Now(), true
 		out := &model.RegionEvents{Region: f.region, Index: frame.Index, Events: frame.Events, Gap: frame.Gap}
 		if first {
+			f.state = frame.State
 			if frame.Gap != nil {
 				f.next, f.had, skip = frame.Index+1, 0, 0
 			} else if f.next == 0 {
@@ -144,7 +155,7 @@ func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.
 				continue
 			}
 			f.live, f.told = true, true
-			out.Freshness = model.Live
+			out.Freshness, out.State = model.Live, frame.State
 		} else {
 			if frame.Index != f.next {
 				f.next, f.had, skip = frame.Index, 0, 0
