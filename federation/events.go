@@ -103,12 +103,17 @@ type eventFollower struct {
 
 func (f *eventFollower) run(ctx context.Context, c rpc.Caller, filter *model.EventFilter) {
 	for n := 0; ; n++ {
-		err := f.stream(ctx, c, filter, func() { n = 0 })
+		begun, err := f.stream(ctx, c, filter)
 		if ctx.Err() != nil {
 			return
 		}
-		// One that told too much for its reader, or has another state, is there.
-		if kind := model.KindOf(err); (f.live || !f.told) && kind != model.KindGone {
+		if begun {
+			n = 0
+		}
+		// A region whose stream breaks off is there as long as another can be had:
+		// its server gives a stream up that is not read for seconds, and all regions
+		// wait for one reader. So is one that has another state.
+		if (f.live || !f.told) && !begun && model.KindOf(err) != model.KindGone {
 			f.live, f.told = false, true
 			e := &model.RegionEvents{Region: f.region, Freshness: model.Unreachable, Age: -1, Error: err.Error()}
 			var unreachable *model.Error
@@ -128,20 +133,21 @@ func (f *eventFollower) run(ctx context.Context, c rpc.Caller, filter *model.Eve
 	}
 }
 
-// stream reads the region's events until their stream ends.
-func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.EventFilter, heard func()) error {
+// stream reads the region's events until their stream ends; begun says that the
+// region answered.
+func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.EventFilter) (begun bool, err error) {
 	stream, err := rpc.Open(ctx, c, method.EventStream, rpc.To{Region: f.region}, &method.EventStreamRequest{EventFilter: *filter, Index: f.next, State: f.state})
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer stream.Close()
 	skip := f.had
 	for first := true; ; first = false {
 		frame, err := stream.Recv()
 		if err != nil {
-			return err
+			return begun, err
 		}
-		heard()
+		begun = true
 		f.contact, f.known = time.Now(), true
 		out := &model.RegionEvents{Region: f.region, Index: frame.Index, Events: frame.Events, Gap: frame.Gap}
 		if first {
@@ -168,7 +174,7 @@ func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.
 			}
 		}
 		if err := f.take(out); err != nil {
-			return err
+			return begun, err
 		}
 	}
 }

@@ -232,6 +232,48 @@ func TestAStreamOfAllRegionsEndsWithItsReader(t *testing.T) {
 	})
 }
 
+// All regions wait for one reader, and a server gives a stream up that is not read:
+// that says nothing of its region.
+func TestAStreamThatBreaksOffIsNoOutageWhileAnotherCanBeHad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := newEventSource()
+		for range 4 {
+			source.happen(1)
+		}
+		s := rpc.NewServer(rpc.ServerConfig{Router: here{}})
+		rpc.HandleStream(s, method.EventStream, func(ctx context.Context, _ *rpc.Inbound, req *method.EventStreamRequest, send func(*method.EventFrame) error) error {
+			frames := 0
+			return source.stream(ctx, req, func(f *method.EventFrame) error {
+				if frames++; frames > 3 {
+					return &model.Error{Kind: model.KindUnreachable, Message: "broken off"}
+				}
+				return send(f)
+			})
+		})
+		var mu sync.Mutex // guards lines
+		var lines []string
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- FollowEvents(ctx, s, &EventRequest{}, func() []model.RegionStatus { return []model.RegionStatus{{Name: "eu"}} }, func(e *model.RegionEvents) error {
+				mu.Lock()
+				defer mu.Unlock()
+				lines = append(lines, fmt.Sprint(e.Index, " ", e.Freshness, e.Error))
+				return nil
+			})
+		}()
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		// The last event that was told is sent again, and passed over.
+		if want := []string{"0 live", "1 ", "2 ", "3 ", "4 "}; !slices.Equal(lines, want) {
+			t.Errorf("it told %q, want %q", lines, want)
+		}
+		cancel()
+		<-done
+	})
+}
+
 func TestAStreamGoesOnInAnotherStateAfterAGap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := newEventSource()
