@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,12 +62,10 @@ func streamAllEvents(r *request) (any, error) {
 	}
 
 	out := json.NewEncoder(r.response.begin("application/json", false))
-	control := http.NewResponseController(r.response.ResponseWriter)
 	var mu sync.Mutex // serialises lines
 	line := func(v any) error {
 		mu.Lock()
 		defer mu.Unlock()
-		_ = control.SetWriteDeadline(time.Now().Add(eventStall))
 		err := out.Encode(v)
 		r.response.flush()
 		return err
