@@ -303,6 +303,7 @@ func TestLostRegionsAreRememberedOverRestartsUntilForgotten(t *testing.T) {
 	// ap is gone from gossip; it stays.
 	gone := peersOf("eu", "eu2", "eu3")
 	d.Update(slices.Concat(peersOf("us", "us1"), gone))
+	d.write()
 	for name, d := range map[string]*Directory{"before": d, "after a restart": open()} {
 		var names []string
 		for _, st := range d.Regions() {
@@ -337,6 +338,7 @@ func TestLostRegionsAreRememberedOverRestartsUntilForgotten(t *testing.T) {
 		t.Errorf("%d regions out of a broken file", n)
 	}
 	d.Update(peersOf("eu", "eu1"))
+	d.write()
 	if got := addresses(open(), "eu"); !slices.Equal(got, []string{"eu1"}) {
 		t.Errorf("after it was written anew: %v", got)
 	}
