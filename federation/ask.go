@@ -67,7 +67,7 @@ func askOne[Q, R any](ctx context.Context, c rpc.Caller, region model.RegionStat
 	if kind := model.KindOf(err); kind == model.KindNoLeader || kind == model.KindDeadline {
 		if stale, staleErr := rpc.Call(ctx, c, m, rpc.To{Region: region.Name, AllowStale: true}, req); staleErr == nil {
 			p.Freshness, p.Reply, p.Index = model.Stale, stale, meta(stale).Index
-			p.Age = meta(stale).LastContact + time.Since(asked)
+			p.Age = max(meta(stale).LastContact, 0) + time.Since(asked)
 			p.Error = err.Error()
 			return p
 		}

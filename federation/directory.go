@@ -146,6 +146,9 @@ func (d *Directory) Update(peers []Peer) {
 		r := d.region(name)
 		was, had := r.alive(), addrs(r.peers)
 		d.identify(r)
+		maps.DeleteFunc(r.failing, func(addr string, _ bool) bool {
+			return !slices.ContainsFunc(r.gossip, func(p Peer) bool { return p.RPC == addr })
+		})
 		changed = changed || !slices.Equal(had, addrs(r.peers))
 		switch {
 		case !r.down:
@@ -172,7 +175,8 @@ func (d *Directory) Refuse(refused []model.RefusedServer) {
 		r.refused = nil
 	}
 	for _, s := range refused {
-		if s.Region != "" && allowed(d.cfg.Regions, d.cfg.Region, s.Region) {
+		if s.Region != "" && allowed(d.cfg.Regions, d.cfg.Region, s.Region) && (s.Alive || !d.forgotten[s.Region]) {
+			delete(d.forgotten, s.Region)
 			r := d.region(s.Region)
 			r.refused = append(r.refused, s)
 		}
@@ -182,6 +186,16 @@ func (d *Directory) Refuse(refused []model.RefusedServer) {
 func (r *region) alive() (n int) {
 	for _, p := range r.peers {
 		if p.Alive {
+			n++
+		}
+	}
+	return n
+}
+
+// strangers counts the servers alive that are not used.
+func (r *region) strangers() (n int) {
+	for _, s := range r.refused {
+		if s.Alive {
 			n++
 		}
 	}
@@ -342,7 +356,12 @@ func (d *Directory) Down(name string) *model.Error {
 func (d *Directory) Unreachable(name string, cause error) *model.Error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.unreachable(d.region(name), cause)
+	r := d.regions[name]
+	if r == nil {
+		// It was forgotten while it was called.
+		return model.NoAnswer(name, cause, time.Time{}, d.cfg.Clock.Now())
+	}
+	return d.unreachable(r, cause)
 }
 
 func (d *Directory) unreachable(r *region, cause error) *model.Error {
@@ -407,8 +426,8 @@ func (d *Directory) forget(name string) error {
 		return model.Invalidf("region", "region %q is this server's own, and cannot be forgotten", name)
 	case r == nil:
 		return model.NotFound("region", name)
-	case r.alive() > 0:
-		return model.Errorf(model.KindConflict, "region %q has %d servers alive: stop them, or let them leave, before it is forgotten", name, r.alive())
+	case r.alive()+r.strangers() > 0:
+		return model.Errorf(model.KindConflict, "region %q has %d servers alive: stop them, or let them leave, before it is forgotten", name, r.alive()+r.strangers())
 	case len(r.claims) > 0:
 		return model.Errorf(model.KindConflict, "region %q is claimed by %d cells: stop their servers, or declare them gone with atoll server force-leave, before it is forgotten", name, len(r.claims))
 	}

@@ -30,7 +30,7 @@ type EventPosition struct {
 // FollowEvents hands the events of all regions to take, one call at a time, until
 // ctx ends or take fails, and returns why. Each region's come in their order.
 // regions are those that are known at the moment: ones that come later are
-// followed too.
+// followed too, and ones that are forgotten no more.
 //
 // A region that falls away is told of, once, with its last contact, and so is its
 // return; it goes on after what it told last. Whatever may be missing is named, as
@@ -41,34 +41,42 @@ func FollowEvents(ctx context.Context, c rpc.Caller, req *EventRequest, regions 
 	defer loops.Wait()
 	defer cancel(nil)
 	var mu sync.Mutex // held over take
-	followed := make(map[string]bool)
+	one := func(e *model.RegionEvents) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		err := take(e)
+		if err != nil {
+			cancel(err)
+		}
+		return err
+	}
+	followed := make(map[string]*eventFollower)
 	tick := time.NewTicker(newRegions)
 	defer tick.Stop()
 	for {
+		known := make(map[string]bool)
 		for _, st := range regions() {
-			if followed[st.Name] {
-				continue
-			}
-			followed[st.Name] = true
-			loops.Go(func() {
+			known[st.Name] = true
+			f := followed[st.Name]
+			if f == nil {
 				from := req.From[st.Name]
-				f := &eventFollower{region: st.Name, next: from.Index, state: from.State, contact: time.Now(), take: func(e *model.RegionEvents) error {
-					mu.Lock()
-					defer mu.Unlock()
-					if ctx.Err() != nil {
-						return ctx.Err()
-					}
-					err := take(e)
-					if err != nil {
-						cancel(err)
-					}
-					return err
-				}}
-				if f.known = st.LastContact >= 0; f.known {
-					f.contact = f.contact.Add(-st.LastContact)
-				}
-				f.run(ctx, c, &req.EventFilter)
-			})
+				f = &eventFollower{region: st.Name, next: from.Index, state: from.State, take: one, idle: make(chan struct{}, 1)}
+				f.idle <- struct{}{}
+				followed[st.Name] = f
+			}
+			select {
+			case <-f.idle:
+				f.begin(ctx, c, &req.EventFilter, st, &loops)
+			default:
+			}
+		}
+		for name, f := range followed {
+			if !known[name] {
+				f.stop()
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -99,6 +107,24 @@ type eventFollower struct {
 	contact time.Time
 	known   bool
 	take    func(*model.RegionEvents) error
+	// stop ends run, which puts something into idle when it returns.
+	stop context.CancelFunc
+	idle chan struct{}
+}
+
+// begin runs the follower of a region that is known, for the first time or again: one
+// that was forgotten goes on where it was when it comes back.
+func (f *eventFollower) begin(ctx context.Context, c rpc.Caller, filter *model.EventFilter, st model.RegionStatus, loops *sync.WaitGroup) {
+	ctx, f.stop = context.WithCancel(ctx)
+	f.live, f.told = false, false
+	f.contact, f.known = time.Now(), st.LastContact >= 0
+	if f.known {
+		f.contact = f.contact.Add(-st.LastContact)
+	}
+	loops.Go(func() {
+		f.run(ctx, c, filter)
+		f.idle <- struct{}{}
+	})
 }
 
 func (f *eventFollower) run(ctx context.Context, c rpc.Caller, filter *model.EventFilter) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -320,6 +321,61 @@ func TestAStreamGoesOnInAnotherStateAfterAGap(t *testing.T) {
 		})
 		time.Sleep(followAgain.Max)
 		told("0 livetwo gap 3-0", "1 ", "2 ")
+		cancel()
+		<-done
+	})
+}
+
+func TestARegionThatIsForgottenIsFollowedNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := newEventSource()
+		s := rpc.NewServer(rpc.ServerConfig{Router: here{}})
+		var open atomic.Int32
+		rpc.HandleStream(s, method.EventStream, func(ctx context.Context, _ *rpc.Inbound, req *method.EventStreamRequest, send func(*method.EventFrame) error) error {
+			defer open.Add(-1)
+			open.Add(1)
+			return source.stream(ctx, req, send)
+		})
+		var known atomic.Bool
+		known.Store(true)
+		lines := make(chan string, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- FollowEvents(ctx, s, &EventRequest{}, func() []model.RegionStatus {
+				if known.Load() {
+					return []model.RegionStatus{{Name: "eu"}}
+				}
+				return nil
+			}, func(e *model.RegionEvents) error { lines <- fmt.Sprint(e.Index, e.Freshness); return nil })
+		}()
+		told := func(want ...string) {
+			t.Helper()
+			time.Sleep(2 * newRegions)
+			synctest.Wait()
+			for _, w := range want {
+				if len(lines) == 0 {
+					t.Fatalf("nothing is told, want %s", w)
+				}
+				if got := <-lines; got != w {
+					t.Errorf("it told %s, want %s", got, w)
+				}
+			}
+			if len(lines) > 0 {
+				t.Errorf("it told %s too", <-lines)
+			}
+		}
+		source.happen(1)
+		told("0live", "1")
+		known.Store(false)
+		told()
+		source.happen(1)
+		if told(); open.Load() != 0 {
+			t.Errorf("%d streams of a region that was forgotten", open.Load())
+		}
+		// It goes on where it was when it is back.
+		known.Store(true)
+		told("0live", "2")
 		cancel()
 		<-done
 	})

@@ -59,7 +59,7 @@ func TestARegionOfAnotherProtocolIsRefusedByNameAtBothEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := next.Join([]string{old.addr}); err != nil {
+	if _, err := next.Join(t.Context(), []string{old.addr}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the older end says so", func() error {
