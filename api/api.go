@@ -152,7 +152,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, route *route, id str
 	}
 	unbounded := r.Body
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
-	req := &request{Request: r, api: a, id: id, query: query, response: newResponse(w, r), unbounded: unbounded}
+	req := &request{Request: r, api: a, id: id, query: query, response: newResponse(newUnstalled(w), r), unbounded: unbounded}
 	if err := req.common(); err != nil {
 		a.refuse(req, err)
 		return

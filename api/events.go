@@ -3,7 +3,6 @@ package api
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"time"
 
 	"atoll/model"
@@ -14,8 +13,6 @@ import (
 const (
 	// eventBeat is between heartbeats of an event stream.
 	eventBeat = 10 * time.Second
-	// eventStall is how long a client may take nothing of it.
-	eventStall = 30 * time.Second
 	// gapHeader names the indexes of which events may be missing, in the form
 	// "FROM-TO".
 	gapHeader = "X-Atoll-Event-Gap"
@@ -59,9 +56,7 @@ func streamEvents(r *request) (any, error) {
 		r.response.Header().Set(gapHeader, fmt.Sprintf("%d-%d", g.From, g.To))
 	}
 	out := json.NewEncoder(r.response.begin("application/json", false))
-	control := http.NewResponseController(r.response.ResponseWriter)
 	line := func(v any) error {
-		_ = control.SetWriteDeadline(time.Now().Add(eventStall))
 		err := out.Encode(v)
 		r.response.flush()
 		return err

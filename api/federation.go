@@ -157,8 +157,8 @@ const fallbackTime = 150 * time.Millisecond
 // fallback is where an ordinary list of all regions finds the rows of those that
 // did not answer.
 type fallback[Row, Stub any] struct {
-	ask  method.Method[method.FederationRequest, method.FederationPage[Row]]
-	stub func(Row) *Stub
+	ask  method.Method[method.FederationRequest, method.FederationPage[*Row]]
+	stub func(*Row) *Stub
 }
 
 // summarized returns what is known of regions that did not answer, and what that
@@ -170,7 +170,7 @@ func (f *fallback[Row, Stub]) summarized(ctx context.Context, r *request, region
 	for {
 		req := &method.FederationRequest{SummaryRequest: method.SummaryRequest{Query: query}, Regions: regions}
 		page, err := anyDoor(ctx, r, f.ask, req, shut)
-		if err != nil {
+		if err != nil || slices.Contains(page.Rows, nil) {
 			return nil, nil
 		}
 		if answers == nil {

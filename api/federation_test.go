@@ -86,6 +86,8 @@ func TestPagesOfAllRegions(t *testing.T) {
 		"/v1/federation/nodes?region=mars":             {500, `"mars" is not in this agent's directory`},
 		"/v1/federation/event/stream?index=us":         {400, "us:120,eu:97"},
 		"/v1/federation/event/stream?index=us:1,eu:-3": {400, "eu:-3"},
+		"/v1/federation/event/stream?index=us:1:x":     {400, "us:1:x"},
+		"/v1/federation/event/stream?index=mars:1":     {500, "mars"},
 		"/v1/federation/event/stream?topic=Weather":    {400, "Weather"},
 		"/v1/federation/event/stream?region=mars":      {500, "mars"},
 	} {
@@ -154,15 +156,23 @@ func TestOneStreamOfTheEventsOfAllRegions(t *testing.T) {
 		}
 	}
 	lines, end := open("")
-	seen := map[string]uint64{}
+	seen, states := map[string]uint64{}, map[string]string{}
 	for range 2 {
-		e := await(lines, "the first jobs", func(e *model.RegionEvents) bool { return job("us", "first")(e) || job("eu", "first")(e) })
+		e := await(lines, "the first jobs", func(e *model.RegionEvents) bool {
+			if e.State != "" {
+				states[e.Region] = e.State
+			}
+			return job("us", "first")(e) || job("eu", "first")(e)
+		})
 		seen[e.Region] = e.Index
 	}
 	end()
 	// Taken up again, from where it was.
-	lines, end = open(fmt.Sprintf("us:%d,eu:%d", seen["us"]+1, seen["eu"]+1))
+	lines, end = open(fmt.Sprintf("us:%d,eu:%d:%s", seen["us"]+1, seen["eu"]+1, states["eu"]))
 	defer func() { end() }()
+	if e := await(lines, "that eu is there", func(e *model.RegionEvents) bool { return e.Region == "eu" }); e.Gap != nil || e.Freshness != model.Live || e.State != states["eu"] || e.State == "" {
+		t.Errorf("taken up again: %+v", e)
+	}
 	eu.register(aJob("second"))
 	await(lines, "the second job", func(e *model.RegionEvents) bool {
 		for _, ev := range e.Events {

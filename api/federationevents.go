@@ -3,7 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"net/http"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,20 +14,22 @@ import (
 	"atoll/model"
 )
 
-// allEventsPath is where index is of many regions: index=us:120,eu:97.
+// allEventsPath is where index is of many regions: index=us:120,eu:97, each with the
+// name of its state where that is known: us:120:STATE.
 const allEventsPath = "/v1/federation/event/stream"
 
 // streamAllEvents streams the events of all regions, a JSON object a line: each
 // says of which region and index it is. A region that falls away, or comes back, is
 // told of by a line with Freshness. A stream is taken up again from the indexes of
-// its last line of each region; events of those may come a second time.
+// its last line of each region, and the State of the last line that had one, which tells
+// them from those of a cell that is gone; events of those may come a second time.
 func streamAllEvents(r *request) (any, error) {
 	topics, err := model.ParseTopics(r.query["topic"])
 	if err != nil {
 		return nil, err
 	}
 	req := &federation.EventRequest{EventFilter: model.EventFilter{Topics: topics, Namespace: r.read.Namespace}}
-	if req.From, err = parseIndexes(r.query.Get("index")); err != nil {
+	if req.From, err = parsePositions(r.query.Get("index")); err != nil {
 		return nil, err
 	}
 	var wanted []string
@@ -43,7 +45,7 @@ func streamAllEvents(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range wanted {
+	for _, name := range slices.Concat(wanted, slices.Sorted(maps.Keys(req.From))) {
 		if !slices.ContainsFunc(first, func(st model.RegionStatus) bool { return st.Name == name }) {
 			return nil, &model.Error{Kind: model.KindUnknownRegion, Region: name, Message: "region \"" + name + "\" is not in this agent's directory"}
 		}
@@ -60,12 +62,10 @@ func streamAllEvents(r *request) (any, error) {
 	}
 
 	out := json.NewEncoder(r.response.begin("application/json", false))
-	control := http.NewResponseController(r.response.ResponseWriter)
 	var mu sync.Mutex // serialises lines
 	line := func(v any) error {
 		mu.Lock()
 		defer mu.Unlock()
-		_ = control.SetWriteDeadline(time.Now().Add(eventStall))
 		err := out.Encode(v)
 		r.response.flush()
 		return err
@@ -94,19 +94,32 @@ func streamAllEvents(r *request) (any, error) {
 	return nil, err
 }
 
-// parseIndexes reads the indexes of regions: "us:120,eu:97".
-func parseIndexes(s string) (map[string]uint64, error) {
-	out := make(map[string]uint64)
+// parsePositions reads the positions of regions: "us:120,eu:97", with or without the
+// names of their states, "us:120:STATE".
+func parsePositions(s string) (map[string]federation.EventPosition, error) {
+	out := make(map[string]federation.EventPosition)
 	if s == "" {
 		return out, nil
 	}
 	for _, part := range strings.Split(s, ",") {
-		at := strings.LastIndexByte(part, ':')
-		index, err := strconv.ParseUint(part[at+1:], 10, 64)
-		if at < 1 || err != nil {
+		name, last := cutLast(part)
+		var at federation.EventPosition
+		// Names of states have a slash, which no number has.
+		if strings.Contains(last, "/") {
+			at.State = last
+			name, last = cutLast(name)
+		}
+		var err error
+		if at.Index, err = strconv.ParseUint(last, 10, 64); err != nil || name == "" {
 			return nil, model.Invalidf("index", "Invalid index: %q is none of a region; write the indexes of regions as us:120,eu:97", part)
 		}
-		out[part[:at]] = index
+		out[name] = at
 	}
 	return out, nil
+}
+
+// cutLast cuts at the last colon: names of regions may have some.
+func cutLast(s string) (before, after string) {
+	at := strings.LastIndexByte(s, ':')
+	return s[:max(at, 0)], s[at+1:]
 }

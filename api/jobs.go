@@ -19,7 +19,7 @@ func listJobs(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := &fallback[*model.JobRow, model.JobStub]{method.FederationJobs, (*model.JobRow).Stub}
+	known := &fallback[model.JobRow, model.JobStub]{method.FederationJobs, (*model.JobRow).Stub}
 	if full {
 		known = nil
 	}

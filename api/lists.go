@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 
 	"atoll/federation"
 	"atoll/model"
@@ -57,6 +58,11 @@ func listOr[Q, R, Row, Sum any](r *request, m method.Method[Q, R], req *Q, parts
 			p.RegionAnswer = model.RegionAnswer{Region: p.Region, Freshness: model.Live, Index: 1}
 			answers = append(answers, p.RegionAnswer)
 			continue
+		}
+		if p.Reply != nil {
+			if _, part := parts(p.Reply); slices.Contains(part, nil) {
+				p.Refuse("a row is missing")
+			}
 		}
 		answers = append(answers, p.RegionAnswer)
 		if p.Reply == nil {

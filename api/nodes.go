@@ -10,7 +10,7 @@ func listNodes(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := &fallback[*model.NodeRow, model.NodeStub]{method.FederationNodes, (*model.NodeRow).Stub}
+	known := &fallback[model.NodeRow, model.NodeStub]{method.FederationNodes, (*model.NodeRow).Stub}
 	if full {
 		known = nil
 	}

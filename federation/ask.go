@@ -27,6 +27,14 @@ type Part[R any] struct {
 	Err   error
 }
 
+// Refuse makes an answer that cannot be used none, for the reason given: what one region
+// tells wrongly is no reason to answer for none.
+func (p *Part[R]) Refuse(reason string) {
+	p.Err = &model.Error{Kind: model.KindUnreachable, Region: p.Region, Message: fmt.Sprintf("region %q is unreachable: its answer cannot be used: %s", p.Region, reason)}
+	p.RegionAnswer = model.RegionAnswer{Region: p.Region, Freshness: model.Unreachable, Error: p.Err.Error()}
+	p.Reply = nil
+}
+
 // Ask asks every region the same and returns what each answered, by region. A
 // region whose leader cannot be had is asked for what its servers hold, which
 // is stale; one that does not answer in time is unreachable. meta finds in a
@@ -59,7 +67,7 @@ func askOne[Q, R any](ctx context.Context, c rpc.Caller, region model.RegionStat
 	if kind := model.KindOf(err); kind == model.KindNoLeader || kind == model.KindDeadline {
 		if stale, staleErr := rpc.Call(ctx, c, m, rpc.To{Region: region.Name, AllowStale: true}, req); staleErr == nil {
 			p.Freshness, p.Reply, p.Index = model.Stale, stale, meta(stale).Index
-			p.Age = meta(stale).LastContact + time.Since(asked)
+			p.Age = max(meta(stale).LastContact, 0) + time.Since(asked)
 			p.Error = err.Error()
 			return p
 		}

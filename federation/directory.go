@@ -3,12 +3,9 @@ package federation
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +14,6 @@ import (
 
 	"atoll/internal/backoff"
 	"atoll/internal/clock"
-	"atoll/internal/wholefile"
 	"atoll/model"
 	"atoll/rpc"
 )
@@ -35,6 +31,7 @@ type Directory struct {
 	// forgotten are regions that an operator had us forget: that gossip still
 	// tells of their dead makes them no regions again.
 	forgotten map[string]bool
+	unwritten memory
 }
 
 // DirectoryConfig wires a directory.
@@ -97,7 +94,7 @@ func NewDirectory(cfg DirectoryConfig) (*Directory, error) {
 	if cfg.Cell == nil {
 		cfg.Cell = func() string { return "" }
 	}
-	d := &Directory{cfg: cfg, regions: make(map[string]*region), wake: make(chan struct{}, 1), forgotten: make(map[string]bool)}
+	d := &Directory{cfg: cfg, regions: make(map[string]*region), wake: make(chan struct{}, 1), forgotten: make(map[string]bool), unwritten: memory{due: make(chan struct{}, 1)}}
 	d.region(cfg.Region)
 	cells, err := d.loadCells()
 	if err != nil {
@@ -106,7 +103,7 @@ func NewDirectory(cfg DirectoryConfig) (*Directory, error) {
 	for name, cell := range cells {
 		d.region(name).cell = cell
 	}
-	for name, addrs := range d.load() {
+	for name, addrs := range d.loadServers() {
 		if !allowed(cfg.Regions, cfg.Region, name) {
 			continue
 		}
@@ -149,6 +146,9 @@ func (d *Directory) Update(peers []Peer) {
 		r := d.region(name)
 		was, had := r.alive(), addrs(r.peers)
 		d.identify(r)
+		maps.DeleteFunc(r.failing, func(addr string, _ bool) bool {
+			return !slices.ContainsFunc(r.gossip, func(p Peer) bool { return p.RPC == addr })
+		})
 		changed = changed || !slices.Equal(had, addrs(r.peers))
 		switch {
 		case !r.down:
@@ -162,7 +162,7 @@ func (d *Directory) Update(peers []Peer) {
 		}
 	}
 	if changed {
-		d.save()
+		d.note(&d.unwritten.servers)
 	}
 }
 
@@ -175,7 +175,8 @@ func (d *Directory) Refuse(refused []model.RefusedServer) {
 		r.refused = nil
 	}
 	for _, s := range refused {
-		if s.Region != "" && allowed(d.cfg.Regions, d.cfg.Region, s.Region) {
+		if s.Region != "" && allowed(d.cfg.Regions, d.cfg.Region, s.Region) && (s.Alive || !d.forgotten[s.Region]) {
+			delete(d.forgotten, s.Region)
 			r := d.region(s.Region)
 			r.refused = append(r.refused, s)
 		}
@@ -185,6 +186,16 @@ func (d *Directory) Refuse(refused []model.RefusedServer) {
 func (r *region) alive() (n int) {
 	for _, p := range r.peers {
 		if p.Alive {
+			n++
+		}
+	}
+	return n
+}
+
+// strangers counts the servers alive that are not used.
+func (r *region) strangers() (n int) {
+	for _, s := range r.refused {
+		if s.Alive {
 			n++
 		}
 	}
@@ -345,7 +356,12 @@ func (d *Directory) Down(name string) *model.Error {
 func (d *Directory) Unreachable(name string, cause error) *model.Error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.unreachable(d.region(name), cause)
+	r := d.regions[name]
+	if r == nil {
+		// It was forgotten while it was called.
+		return model.NoAnswer(name, cause, time.Time{}, d.cfg.Clock.Now())
+	}
+	return d.unreachable(r, cause)
 }
 
 func (d *Directory) unreachable(r *region, cause error) *model.Error {
@@ -394,6 +410,14 @@ func (d *Directory) Regions() []model.RegionStatus {
 // for our own region, NotFound for one never seen, and Conflict for one that is
 // alive or claimed.
 func (d *Directory) Forget(name string) error {
+	if err := d.forget(name); err != nil {
+		return err
+	}
+	d.write()
+	return nil
+}
+
+func (d *Directory) forget(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.regions[name]
@@ -402,22 +426,23 @@ func (d *Directory) Forget(name string) error {
 		return model.Invalidf("region", "region %q is this server's own, and cannot be forgotten", name)
 	case r == nil:
 		return model.NotFound("region", name)
-	case r.alive() > 0:
-		return model.Errorf(model.KindConflict, "region %q has %d servers alive: stop them, or let them leave, before it is forgotten", name, r.alive())
+	case r.alive()+r.strangers() > 0:
+		return model.Errorf(model.KindConflict, "region %q has %d servers alive: stop them, or let them leave, before it is forgotten", name, r.alive()+r.strangers())
 	case len(r.claims) > 0:
 		return model.Errorf(model.KindConflict, "region %q is claimed by %d cells: stop their servers, or declare them gone with atoll server force-leave, before it is forgotten", name, len(r.claims))
 	}
 	delete(d.regions, name)
 	d.forgotten[name] = true
-	d.save()
-	d.saveCells()
+	d.note(&d.unwritten.servers)
+	d.note(&d.unwritten.cells)
 	return nil
 }
 
-// Run probes regions that are down until ctx ends.
+// Run probes regions that are down, and writes down what changed, until ctx ends.
 func (d *Directory) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() { d.keepWritten(ctx) })
 	busy := make(map[string]bool)
 	finished := make(chan string, 1)
 	timer := time.NewTimer(time.Hour)
@@ -481,47 +506,4 @@ func (d *Directory) probe(ctx context.Context, p Peer) {
 	if r := d.regions[p.Region]; r != nil {
 		d.answered(r, p.RPC)
 	}
-}
-
-func (d *Directory) file() string { return filepath.Join(d.cfg.DataDir, "regions.json") }
-
-// load reads the remembered regions; what cannot be read is forgotten, since
-// gossip tells it again.
-func (d *Directory) load() map[string][]string {
-	if d.cfg.DataDir == "" {
-		return nil
-	}
-	var out map[string][]string
-	b, err := os.ReadFile(d.file())
-	if err == nil {
-		err = json.Unmarshal(b, &out)
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		d.cfg.Log.Warn("cannot read the remembered regions", "error", err)
-		return nil
-	}
-	return out
-}
-
-// save is called with the lock held; the file is small and rarely written.
-func (d *Directory) save() {
-	if d.cfg.DataDir == "" {
-		return
-	}
-	out := make(map[string][]string, len(d.regions))
-	for name, r := range d.regions {
-		out[name] = addrs(r.peers)
-	}
-	if err := writeJSON(d.file(), out); err != nil {
-		d.cfg.Log.Warn("cannot remember the regions", "error", err)
-	}
-}
-
-// writeJSON replaces a file as a whole.
-func writeJSON(file string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return wholefile.Write(file, b)
 }

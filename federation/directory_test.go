@@ -303,6 +303,7 @@ func TestLostRegionsAreRememberedOverRestartsUntilForgotten(t *testing.T) {
 	// ap is gone from gossip; it stays.
 	gone := peersOf("eu", "eu2", "eu3")
 	d.Update(slices.Concat(peersOf("us", "us1"), gone))
+	d.write()
 	for name, d := range map[string]*Directory{"before": d, "after a restart": open()} {
 		var names []string
 		for _, st := range d.Regions() {
@@ -337,7 +338,56 @@ func TestLostRegionsAreRememberedOverRestartsUntilForgotten(t *testing.T) {
 		t.Errorf("%d regions out of a broken file", n)
 	}
 	d.Update(peersOf("eu", "eu1"))
+	d.write()
 	if got := addresses(open(), "eu"); !slices.Equal(got, []string{"eu1"}) {
 		t.Errorf("after it was written anew: %v", got)
+	}
+}
+
+func TestARegionStaysForgottenUntilAServerOfItIsAlive(t *testing.T) {
+	d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
+	names := func(want ...string) {
+		t.Helper()
+		if got := d.Names(); !slices.Equal(got, want) {
+			t.Errorf("regions %v, want %v", got, want)
+		}
+	}
+	d.Update(slices.Concat(peersOf("us", "us1"), peersOf("eu", "eu1")))
+	dead := []Peer{{Region: "eu", RPC: "eu1"}}
+	d.Update(dead)
+	stranger := model.RefusedServer{Region: "eu", RPC: "eu2", Alive: true, Cause: "its protocol"}
+	d.Refuse([]model.RefusedServer{stranger})
+	if err := d.Forget("eu"); model.KindOf(err) != model.KindConflict {
+		t.Errorf("with a server alive that is not used: %v", err)
+	}
+	stranger.Alive = false
+	d.Refuse([]model.RefusedServer{stranger})
+	if err := d.Forget("eu"); err != nil {
+		t.Fatal(err)
+	}
+	names("us")
+	// What gossip still tells of its dead, or a call that was under way, is no reason.
+	d.Update(dead)
+	d.Refuse([]model.RefusedServer{stranger})
+	names("us")
+	if err := d.Unreachable("eu", errRefused); err.Region != "eu" || !strings.Contains(err.Message, "connection refused") {
+		t.Errorf("a call that was under way: %+v", err)
+	}
+	names("us")
+	stranger.Alive = true
+	d.Refuse([]model.RefusedServer{stranger})
+	names("eu", "us")
+}
+
+func TestWhatFailedIsForgottenWithItsServer(t *testing.T) {
+	d := newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
+	for i := range 100 {
+		addr := fmt.Sprint("eu", i)
+		d.Update(peersOf("eu", addr, "eu"))
+		d.Report("eu", addr, errRefused)
+	}
+	d.Update(peersOf("eu", "eu", "eu99"))
+	if failing := d.regions["eu"].failing; len(failing) != 1 || !failing["eu99"] {
+		t.Errorf("%d addresses are held to fail", len(failing))
 	}
 }

@@ -15,15 +15,22 @@ import (
 // EventRequest says which events of which regions are wanted.
 type EventRequest struct {
 	model.EventFilter
-	// From has the index of the first events that are wanted, by region; of a
-	// region that is not in it those are the oldest that its server has.
-	From map[string]uint64
+	// From says from where on events are wanted, by region; of a region that is not
+	// in it those are the oldest that its server has.
+	From map[string]EventPosition
+}
+
+// EventPosition is an index of a region's state, which State names; "" when its name
+// is not known.
+type EventPosition struct {
+	Index uint64
+	State string
 }
 
 // FollowEvents hands the events of all regions to take, one call at a time, until
 // ctx ends or take fails, and returns why. Each region's come in their order.
 // regions are those that are known at the moment: ones that come later are
-// followed too.
+// followed too, and ones that are forgotten no more.
 //
 // A region that falls away is told of, once, with its last contact, and so is its
 // return; it goes on after what it told last. Whatever may be missing is named, as
@@ -34,33 +41,42 @@ func FollowEvents(ctx context.Context, c rpc.Caller, req *EventRequest, regions 
 	defer loops.Wait()
 	defer cancel(nil)
 	var mu sync.Mutex // held over take
-	followed := make(map[string]bool)
+	one := func(e *model.RegionEvents) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		err := take(e)
+		if err != nil {
+			cancel(err)
+		}
+		return err
+	}
+	followed := make(map[string]*eventFollower)
 	tick := time.NewTicker(newRegions)
 	defer tick.Stop()
 	for {
+		known := make(map[string]bool)
 		for _, st := range regions() {
-			if followed[st.Name] {
-				continue
+			known[st.Name] = true
+			f := followed[st.Name]
+			if f == nil {
+				from := req.From[st.Name]
+				f = &eventFollower{region: st.Name, next: from.Index, state: from.State, take: one, idle: make(chan struct{}, 1)}
+				f.idle <- struct{}{}
+				followed[st.Name] = f
 			}
-			followed[st.Name] = true
-			loops.Go(func() {
-				f := &eventFollower{region: st.Name, next: req.From[st.Name], contact: time.Now(), take: func(e *model.RegionEvents) error {
-					mu.Lock()
-					defer mu.Unlock()
-					if ctx.Err() != nil {
-						return ctx.Err()
-					}
-					err := take(e)
-					if err != nil {
-						cancel(err)
-					}
-					return err
-				}}
-				if f.known = st.LastContact >= 0; f.known {
-					f.contact = f.contact.Add(-st.LastContact)
-				}
-				f.run(ctx, c, &req.EventFilter)
-			})
+			select {
+			case <-f.idle:
+				f.begin(ctx, c, &req.EventFilter, st, &loops)
+			default:
+			}
+		}
+		for name, f := range followed {
+			if !known[name] {
+				f.stop()
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -83,22 +99,47 @@ type eventFollower struct {
 	// had were told already: every server tells them in the same order.
 	next uint64
 	had  int
+	// state names the state that next is of, "" while that is not known.
+	state string
 	// live says that the region was told to be, told that it was told anything.
 	live, told bool
 	// contact is when it was last heard, if known.
 	contact time.Time
 	known   bool
 	take    func(*model.RegionEvents) error
+	// stop ends run, which puts something into idle when it returns.
+	stop context.CancelFunc
+	idle chan struct{}
+}
+
+// begin runs the follower of a region that is known, for the first time or again: one
+// that was forgotten goes on where it was when it comes back.
+func (f *eventFollower) begin(ctx context.Context, c rpc.Caller, filter *model.EventFilter, st model.RegionStatus, loops *sync.WaitGroup) {
+	ctx, f.stop = context.WithCancel(ctx)
+	f.live, f.told = false, false
+	f.contact, f.known = time.Now(), st.LastContact >= 0
+	if f.known {
+		f.contact = f.contact.Add(-st.LastContact)
+	}
+	loops.Go(func() {
+		f.run(ctx, c, filter)
+		f.idle <- struct{}{}
+	})
 }
 
 func (f *eventFollower) run(ctx context.Context, c rpc.Caller, filter *model.EventFilter) {
 	for n := 0; ; n++ {
-		err := f.stream(ctx, c, filter, func() { n = 0 })
+		begun, err := f.stream(ctx, c, filter)
 		if ctx.Err() != nil {
 			return
 		}
-		// One that told too much for its reader, or has another state, is there.
-		if kind := model.KindOf(err); (f.live || !f.told) && kind != model.KindGone {
+		if begun {
+			n = 0
+		}
+		// A region whose stream breaks off is there as long as another can be had:
+		// its server gives a stream up that is not read for seconds, and all regions
+		// wait for one reader. So is one that has another state.
+		if (f.live || !f.told) && !begun && model.KindOf(err) != model.KindGone {
 			f.live, f.told = false, true
 			e := &model.RegionEvents{Region: f.region, Freshness: model.Unreachable, Age: -1, Error: err.Error()}
 			var unreachable *model.Error
@@ -118,23 +159,25 @@ func (f *eventFollower) run(ctx context.Context, c rpc.Caller, filter *model.Eve
 	}
 }
 
-// stream reads the region's events until their stream ends.
-func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.EventFilter, heard func()) error {
-	stream, err := rpc.Open(ctx, c, method.EventStream, rpc.To{Region: f.region}, &method.EventStreamRequest{EventFilter: *filter, Index: f.next})
+// stream reads the region's events until their stream ends; begun says that the
+// region answered.
+func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.EventFilter) (begun bool, err error) {
+	stream, err := rpc.Open(ctx, c, method.EventStream, rpc.To{Region: f.region}, &method.EventStreamRequest{EventFilter: *filter, Index: f.next, State: f.state})
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer stream.Close()
 	skip := f.had
 	for first := true; ; first = false {
 		frame, err := stream.Recv()
 		if err != nil {
-			return err
+			return begun, err
 		}
-		heard()
+		begun = true
 		f.contact, f.known = time.Now(), true
 		out := &model.RegionEvents{Region: f.region, Index: frame.Index, Events: frame.Events, Gap: frame.Gap}
 		if first {
+			f.state = frame.State
 			if frame.Gap != nil {
 				f.next, f.had, skip = frame.Index+1, 0, 0
 			} else if f.next == 0 {
@@ -144,7 +187,7 @@ func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.
 				continue
 			}
 			f.live, f.told = true, true
-			out.Freshness = model.Live
+			out.Freshness, out.State = model.Live, frame.State
 		} else {
 			if frame.Index != f.next {
 				f.next, f.had, skip = frame.Index, 0, 0
@@ -157,7 +200,7 @@ func (f *eventFollower) stream(ctx context.Context, c rpc.Caller, filter *model.
 			}
 		}
 		if err := f.take(out); err != nil {
-			return err
+			return begun, err
 		}
 	}
 }

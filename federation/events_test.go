@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ type eventSource struct {
 	events map[uint64]int
 	last   uint64
 	after  uint64
+	state  string
 	wake   chan struct{}
 	// cut fails every stream, soon does once the next frame was sent.
 	cut, soon error
@@ -48,11 +50,15 @@ func (s *eventSource) happen(n int) {
 // stream sends two events a frame.
 func (s *eventSource) stream(ctx context.Context, req *method.EventStreamRequest, send func(*method.EventFrame) error) error {
 	s.mu.Lock()
-	first := &method.EventFrame{Index: s.after}
-	if req.Index > 0 && req.Index <= s.after {
+	first := &method.EventFrame{Index: s.after, State: s.state}
+	another := req.State != "" && req.State != s.state
+	if another || req.Index > 0 && req.Index <= s.after {
 		first.Gap = &model.EventGap{From: req.Index, To: s.after}
 	}
 	cut, at := s.cut, max(req.Index, s.after+1)
+	if another {
+		at = s.after + 1
+	}
 	s.mu.Unlock()
 	if cut != nil {
 		return cut
@@ -158,7 +164,7 @@ func TestTheEventsOfAllRegionsInOneStream(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- FollowEvents(ctx, s, &EventRequest{From: map[string]uint64{"eu": 3}}, func() []model.RegionStatus {
+			done <- FollowEvents(ctx, s, &EventRequest{From: map[string]EventPosition{"eu": {Index: 3}}}, func() []model.RegionStatus {
 				mu.Lock()
 				defer mu.Unlock()
 				return slices.Clone(known)
@@ -224,5 +230,153 @@ func TestAStreamOfAllRegionsEndsWithItsReader(t *testing.T) {
 		if !errors.Is(err, full) {
 			t.Errorf("it ends with %v", err)
 		}
+	})
+}
+
+// All regions wait for one reader, and a server gives a stream up that is not read:
+// that says nothing of its region.
+func TestAStreamThatBreaksOffIsNoOutageWhileAnotherCanBeHad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := newEventSource()
+		for range 4 {
+			source.happen(1)
+		}
+		s := rpc.NewServer(rpc.ServerConfig{Router: here{}})
+		rpc.HandleStream(s, method.EventStream, func(ctx context.Context, _ *rpc.Inbound, req *method.EventStreamRequest, send func(*method.EventFrame) error) error {
+			frames := 0
+			return source.stream(ctx, req, func(f *method.EventFrame) error {
+				if frames++; frames > 3 {
+					return &model.Error{Kind: model.KindUnreachable, Message: "broken off"}
+				}
+				return send(f)
+			})
+		})
+		var mu sync.Mutex // guards lines
+		var lines []string
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- FollowEvents(ctx, s, &EventRequest{}, func() []model.RegionStatus { return []model.RegionStatus{{Name: "eu"}} }, func(e *model.RegionEvents) error {
+				mu.Lock()
+				defer mu.Unlock()
+				lines = append(lines, fmt.Sprint(e.Index, " ", e.Freshness, e.Error))
+				return nil
+			})
+		}()
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		// The last event that was told is sent again, and passed over.
+		if want := []string{"0 live", "1 ", "2 ", "3 ", "4 "}; !slices.Equal(lines, want) {
+			t.Errorf("it told %q, want %q", lines, want)
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestAStreamGoesOnInAnotherStateAfterAGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := newEventSource()
+		s := rpc.NewServer(rpc.ServerConfig{Router: here{}})
+		rpc.HandleStream(s, method.EventStream, func(ctx context.Context, _ *rpc.Inbound, req *method.EventStreamRequest, send func(*method.EventFrame) error) error {
+			return source.stream(ctx, req, send)
+		})
+		source.state = "one"
+		for range 3 {
+			source.happen(1)
+		}
+		var mu sync.Mutex // guards lines
+		var lines []string
+		told := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if !slices.Equal(lines, want) {
+				t.Errorf("it told\n%q\nwant\n%q", lines, want)
+			}
+			lines = nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- FollowEvents(ctx, s, &EventRequest{From: map[string]EventPosition{"eu": {Index: 2, State: "one"}}}, func() []model.RegionStatus { return []model.RegionStatus{{Name: "eu"}} }, func(e *model.RegionEvents) error {
+				mu.Lock()
+				defer mu.Unlock()
+				line := fmt.Sprint(e.Index, " ", e.Freshness, e.State)
+				if e.Gap != nil {
+					line += fmt.Sprintf(" gap %d-%d", e.Gap.From, e.Gap.To)
+				}
+				lines = append(lines, line)
+				return nil
+			})
+		}()
+		told("0 liveone", "2 ", "3 ")
+		// A cell that begins anew, while the stream is taken to be live.
+		source.change(func() { source.cut = model.Errorf(model.KindGone, "replaced") })
+		synctest.Wait()
+		source.change(func() {
+			source.cut, source.state, source.events, source.last = nil, "two", map[uint64]int{1: 1, 2: 1}, 2
+		})
+		time.Sleep(followAgain.Max)
+		told("0 livetwo gap 3-0", "1 ", "2 ")
+		cancel()
+		<-done
+	})
+}
+
+func TestARegionThatIsForgottenIsFollowedNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := newEventSource()
+		s := rpc.NewServer(rpc.ServerConfig{Router: here{}})
+		var open atomic.Int32
+		rpc.HandleStream(s, method.EventStream, func(ctx context.Context, _ *rpc.Inbound, req *method.EventStreamRequest, send func(*method.EventFrame) error) error {
+			defer open.Add(-1)
+			open.Add(1)
+			return source.stream(ctx, req, send)
+		})
+		var known atomic.Bool
+		known.Store(true)
+		lines := make(chan string, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- FollowEvents(ctx, s, &EventRequest{}, func() []model.RegionStatus {
+				if known.Load() {
+					return []model.RegionStatus{{Name: "eu"}}
+				}
+				return nil
+			}, func(e *model.RegionEvents) error { lines <- fmt.Sprint(e.Index, e.Freshness); return nil })
+		}()
+		told := func(want ...string) {
+			t.Helper()
+			time.Sleep(2 * newRegions)
+			synctest.Wait()
+			for _, w := range want {
+				if len(lines) == 0 {
+					t.Fatalf("nothing is told, want %s", w)
+				}
+				if got := <-lines; got != w {
+					t.Errorf("it told %s, want %s", got, w)
+				}
+			}
+			if len(lines) > 0 {
+				t.Errorf("it told %s too", <-lines)
+			}
+		}
+		source.happen(1)
+		told("0live", "1")
+		known.Store(false)
+		told()
+		source.happen(1)
+		if told(); open.Load() != 0 {
+			t.Errorf("%d streams of a region that was forgotten", open.Load())
+		}
+		// It goes on where it was when it is back.
+		known.Store(true)
+		told("0live", "2")
+		cancel()
+		<-done
 	})
 }

@@ -248,14 +248,28 @@ func (g *Gossip) Close() error {
 	return err
 }
 
-// Join contacts servers by their gossip addresses and returns how many
-// answered.
-func (g *Gossip) Join(addrs []string) (int, error) {
-	n, err := g.serf.Join(addrs, true)
-	if n == 0 && err != nil {
-		return 0, &model.Error{Kind: model.KindUnreachable, Message: fmt.Sprintf("cannot join any of %q: %v", addrs, err)}
+// Join contacts servers by their gossip addresses, one after another until ctx ends,
+// and returns how many answered. It fails when none did.
+func (g *Gossip) Join(ctx context.Context, addrs []string) (joined int, err error) {
+	var errs []error
+	for _, addr := range addrs {
+		n, err := g.joinOne(ctx, addr)
+		joined += n
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	return n, nil
+	if joined == 0 && len(errs) > 0 {
+		kind := model.KindUnreachable
+		if ctx.Err() != nil {
+			kind = model.KindOf(ctx.Err())
+		}
+		return 0, model.Errorf(kind, "cannot join any of %q: %v", addrs, errors.Join(errs...))
+	}
+	return joined, nil
 }
 
 // RetryJoin joins servers until ctx ends: it tries those that are not in the
@@ -270,7 +284,7 @@ func (g *Gossip) RetryJoin(ctx context.Context, addrs []string, every time.Durat
 	ever := false
 	for n := 0; ; n++ {
 		if missing := g.missing(ctx, addrs); len(missing) > 0 {
-			joined, err := g.join(ctx, missing)
+			joined, err := g.Join(ctx, missing)
 			switch {
 			case ctx.Err() != nil:
 				return nil
@@ -294,16 +308,16 @@ func (g *Gossip) RetryJoin(ctx context.Context, addrs []string, every time.Durat
 	}
 }
 
-// join is Join until ctx ends. What is under way then ends by itself, within
-// memberlist's TCPTimeout for each address.
-func (g *Gossip) join(ctx context.Context, addrs []string) (int, error) {
+// joinOne joins by one address. What is under way when ctx ends then ends by itself,
+// within memberlist's TCPTimeout.
+func (g *Gossip) joinOne(ctx context.Context, addr string) (int, error) {
 	type result struct {
 		n   int
 		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		n, err := g.Join(addrs)
+		n, err := g.serf.Join([]string{addr}, true)
 		done <- result{n, err}
 	}()
 	select {
@@ -396,7 +410,7 @@ func (g *Gossip) Peers() (peers []Peer, refused []model.RefusedServer) {
 		}
 		if err != nil {
 			if m.Status != serf.StatusLeft {
-				refused = append(refused, model.RefusedServer{Name: m.Name, Region: m.Tags[tagRegion], RPC: m.Tags[tagRPC], Build: m.Tags[tagBuild], Cause: err.Error()})
+				refused = append(refused, model.RefusedServer{Name: m.Name, Region: m.Tags[tagRegion], RPC: m.Tags[tagRPC], Build: m.Tags[tagBuild], Alive: m.Status == serf.StatusAlive, Cause: err.Error()})
 			}
 			continue
 		}

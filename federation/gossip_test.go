@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -152,5 +153,25 @@ func TestOnlyWhoFailedIsDeclaredGone(t *testing.T) {
 	}
 	if peers, _ = a.Peers(); len(peers) != 2 {
 		t.Errorf("%d members are known, want 2", len(peers))
+	}
+}
+
+// To join those that never answer takes no longer than the call.
+func TestAJoinEndsWithItsCall(t *testing.T) {
+	m := newMember(t, "a", freeport.Addr(t), 0)
+	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	n, err := m.Join(ctx, []string{l.Addr().String(), l.Addr().String(), l.Addr().String()})
+	if n != 0 || model.KindOf(err) != model.KindDeadline || !strings.Contains(err.Error(), "cannot join any of") {
+		t.Errorf("joined %d, %v", n, err)
+	}
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("it took %s", took)
 	}
 }

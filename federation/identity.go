@@ -1,12 +1,8 @@
 package federation
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -119,7 +115,7 @@ func (d *Directory) pin(r *region, cell string) {
 	}
 	d.cfg.Log.Info("a region is known by its cell from now on", "region", r.name, "cell", cell, "before", r.cell)
 	r.cell = cell
-	d.saveCells()
+	d.note(&d.unwritten.cells)
 }
 
 // shut reports whether nothing is left of a region but claims.
@@ -181,6 +177,14 @@ func (d *Directory) Own() (peers []Peer, contested bool) {
 // are Invalid for our own region, and NotFound for a region or a cell that was
 // not seen.
 func (d *Directory) Accept(name, cell string) error {
+	if err := d.accept(name, cell); err != nil {
+		return err
+	}
+	d.write()
+	return nil
+}
+
+func (d *Directory) accept(name, cell string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := d.regions[name]
@@ -210,46 +214,9 @@ func (d *Directory) Accept(name, cell string) error {
 	} else if old != nil {
 		d.identify(old)
 	}
-	d.saveCells()
 	d.identify(r)
 	r.down, r.failing = false, make(map[string]bool)
-	d.save()
+	d.note(&d.unwritten.servers)
+	d.note(&d.unwritten.cells)
 	return nil
-}
-
-func (d *Directory) cellsFile() string { return filepath.Join(d.cfg.DataDir, "cells.json") }
-
-// loadCells reads the cells that regions are known as. What cannot be read is no
-// reason to trust whoever comes first.
-func (d *Directory) loadCells() (out map[string]string, err error) {
-	if d.cfg.DataDir == "" {
-		return nil, nil
-	}
-	b, err := os.ReadFile(d.cellsFile())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &out)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read which cells the regions are: %w; if %s cannot be repaired, remove it, and check what atoll region list shows then", err, d.cellsFile())
-	}
-	return out, nil
-}
-
-// saveCells is called with the lock held; it happens once in a region's life.
-func (d *Directory) saveCells() {
-	if d.cfg.DataDir == "" {
-		return
-	}
-	out := make(map[string]string)
-	for name, r := range d.regions {
-		if r.cell != "" {
-			out[name] = r.cell
-		}
-	}
-	if err := writeJSON(d.cellsFile(), out); err != nil {
-		d.cfg.Log.Error("cannot remember which cells the regions are; after a restart the first that is seen is taken", "error", err)
-	}
 }

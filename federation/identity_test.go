@@ -87,6 +87,7 @@ func TestWhoIsOfARegion(t *testing.T) {
 					continue
 				}
 				if view == "restart" {
+					d.write()
 					d = directory(t, dir, "U")
 					continue
 				}
@@ -164,7 +165,9 @@ func TestOurOwnRegionIsOfOurCell(t *testing.T) {
 // Whoever comes first must not be trusted because a file broke.
 func TestPinsThatCannotBeReadStopTheServer(t *testing.T) {
 	dir := t.TempDir()
-	directory(t, dir, "U").Update([]Peer{aPeer("a A")})
+	d := directory(t, dir, "U")
+	d.Update([]Peer{aPeer("a A")})
+	d.write()
 	file := filepath.Join(dir, "cells.json")
 	if _, err := os.Stat(file); err != nil {
 		t.Fatal(err)

@@ -59,7 +59,7 @@ func TestARegionOfAnotherProtocolIsRefusedByNameAtBothEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := next.Join([]string{old.addr}); err != nil {
+	if _, err := next.Join(t.Context(), []string{old.addr}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the older end says so", func() error {
@@ -125,8 +125,10 @@ func TestOnlyRegionsOnTheListAreSpokenWith(t *testing.T) {
 	open := func(list ...string) *Directory {
 		return newDirectory(t, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real, DataDir: dir, Regions: list})
 	}
-	open().Update(slices.Concat(peersOf("eu", "eu1"), peersOf("mars", "m1")))
-	d := open("eu") // what was remembered before there was a list is not used
+	d := open()
+	d.Update(slices.Concat(peersOf("eu", "eu1"), peersOf("mars", "m1")))
+	d.write()
+	d = open("eu") // what was remembered before there was a list is not used
 	d.Refuse(refused)
 	r := NewRouter(d, &fakeCell{leads: true}, fakeSessions{})
 	for name, c := range map[string]struct {

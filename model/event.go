@@ -65,7 +65,9 @@ type EventPayload struct {
 }
 
 // EventGap says that a reader asked for events from an index on, and that those
-// up to another may be missing: the server has forgotten them.
+// up to another may be missing: the server has forgotten them. When To is lower than
+// From, the index was of another state, such as that of a cell which is gone, and
+// what follows is whatever the new one has after To.
 type EventGap struct{ From, To uint64 }
 
 // RegionEvents is what a stream of the events of all regions tells of one of them:
@@ -77,6 +79,9 @@ type RegionEvents struct {
 	// which its server has all.
 	Index  uint64   `json:",omitempty"`
 	Events []*Event `json:",omitempty"`
+	// State names the state that the indexes are of, of a region that is there: to
+	// go on from one of them is to say it.
+	State string `json:",omitempty"`
 	// Gap is set when events before those that follow may be missing.
 	Gap       *EventGap `json:",omitempty"`
 	Freshness Freshness `json:",omitempty"`

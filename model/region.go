@@ -66,7 +66,9 @@ type RefusedServer struct {
 	Name, Region string
 	// RPC is its address, Build its version.
 	RPC, Build string
-	Cause      string
+	// Alive is what gossip believes.
+	Alive bool
+	Cause string
 }
 
 // CellClaim is a cell that claims a region which it is not known as.

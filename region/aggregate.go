@@ -60,6 +60,11 @@ func allRows[R summary.Row](s *aggregates, t table[R]) func(context.Context, *rp
 		var parts []summary.Part[R]
 		for i, st := range regions {
 			p, asked := live[st.Name]
+			if p.Reply != nil {
+				if err := summary.Check(p.Reply.Rows, st.Name, sel.After); err != nil {
+					p.Refuse(err.Error())
+				}
+			}
 			switch {
 			case asked && p.Reply != nil:
 				out.Regions[i] = p.RegionAnswer

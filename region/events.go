@@ -12,6 +12,10 @@ import (
 // events serves the Event methods.
 type events struct {
 	snapshot func() *state.Snapshot
+	// leads reports whether this server leads, and is behind no other; newest asks
+	// the leader for the index of its state.
+	leads  func() bool
+	newest func(ctx context.Context) (uint64, error)
 }
 
 func (s *events) bind(r *rpc.Server) {
@@ -24,10 +28,9 @@ func (s *events) bind(r *rpc.Server) {
 const frameEvents = 64
 
 func (s *events) stream(ctx context.Context, _ *rpc.Inbound, req *method.EventStreamRequest, send func(*method.EventFrame) error) error {
-	reader, after := s.snapshot().Changes(req.Index)
-	first := &method.EventFrame{Index: after}
-	if req.Index > 0 && req.Index <= after {
-		first.Gap = &model.EventGap{From: req.Index, To: after}
+	reader, first, err := s.begin(ctx, req)
+	if err != nil {
+		return err
 	}
 	if err := send(first); err != nil {
 		return err
@@ -51,6 +54,43 @@ func (s *events) stream(ctx context.Context, _ *rpc.Inbound, req *method.EventSt
 			if err := send(frame); err != nil {
 				return err
 			}
+		}
+	}
+}
+
+// begin finds where a stream begins, and its first frame. An index that this server
+// has not reached is one of another state, from which it must not be waited for,
+// or this server is behind its leader, and waits.
+func (s *events) begin(ctx context.Context, req *method.EventStreamRequest) (*state.EventReader, *method.EventFrame, error) {
+	var newest uint64
+	for {
+		leads := s.leads() // before the state is read, which has everything then
+		ws := make(state.Watch)
+		snap := s.snapshot()
+		snap.WatchAny(ws)
+		name := snap.Name()
+		ahead := req.Index > snap.Index()+1 && req.State != name
+		if name != "" && (!ahead || leads || newest > 0 && snap.Index() >= newest) {
+			reader, after := snap.Changes(req.Index)
+			another := ahead || req.State != "" && req.State != name
+			if another {
+				reader, after = snap.Changes(0)
+			}
+			first := &method.EventFrame{Index: after, State: name}
+			if another || req.Index > 0 && req.Index <= after {
+				first.Gap = &model.EventGap{From: req.Index, To: after}
+			}
+			return reader, first, nil
+		}
+		if newest == 0 && !leads {
+			var err error
+			if newest, err = s.newest(ctx); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		if err := ws.WatchCtx(ctx); err != nil {
+			return nil, nil, err
 		}
 	}
 }

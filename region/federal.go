@@ -33,8 +33,8 @@ func (s *federal) server(context.Context, *rpc.Inbound, *method.Empty) (*method.
 	return s.status(), nil
 }
 
-func (s *federal) join(_ context.Context, _ *rpc.Inbound, req *method.JoinRequest) (*method.JoinResponse, error) {
-	n, err := s.gossip.Join(req.Addrs)
+func (s *federal) join(ctx context.Context, _ *rpc.Inbound, req *method.JoinRequest) (*method.JoinResponse, error) {
+	n, err := s.gossip.Join(ctx, req.Addrs)
 	return &method.JoinResponse{Joined: n}, err
 }
 
@@ -84,12 +84,18 @@ func (s *federal) forget(ctx context.Context, _ *rpc.Inbound, req *method.Region
 		return nil, err
 	}
 	var wg sync.WaitGroup
-	peers, _ := s.gossip.Peers()
-	for _, p := range peers {
-		if p.Region == req.Name && !p.Alive {
+	prune := func(name, region string, alive bool) {
+		if region == req.Name && !alive {
 			// One that another server takes out at the same time is gone too.
-			wg.Go(func() { _ = s.gossip.ForceLeave(p.Name, true) })
+			wg.Go(func() { _ = s.gossip.ForceLeave(name, true) })
 		}
+	}
+	peers, refused := s.gossip.Peers()
+	for _, p := range peers {
+		prune(p.Name, p.Region, p.Alive)
+	}
+	for _, r := range refused {
+		prune(r.Name, r.Region, r.Alive)
 	}
 	wg.Wait()
 	done, failed := s.everywhere(ctx, req.Alone, func(c rpc.Caller) error {

@@ -64,7 +64,7 @@ func TestASecondCellUnderAPinnedNameIsQuarantinedUntilItIsAccepted(t *testing.T)
 	// Another cell of the name eu meets them.
 	second := startServer(t, "e2", "eu", t.TempDir(), 1)
 	lead(t, second)
-	if _, err := second.gossip.Join([]string{us.address("s1")[1]}); err != nil {
+	if _, err := second.gossip.Join(t.Context(), []string{us.address("s1")[1]}); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range us.servers {

@@ -43,13 +43,18 @@ func list[Row, Stub any](ctx context.Context, r *reader, name string, q *method.
 	}
 	same := *q
 	same.MinIndex, same.MaxWait, same.Consistent = 0, 0, false
-	a := r.answers.of(snap.Index(), fmt.Sprintf("%s %q %v", name, fmt.Sprint(same), asks))
+	a := r.answers.of(snap.Index(), askedAs(name, &same, asks))
 	a.once.Do(func() { a.stubs, a.next, a.err = v.page(q, v.rows) })
 	if a.err != nil {
 		return nil, a.err
 	}
 	meta.NextToken, meta.Encoding = a.next, &a.encoding
 	return a.stubs.([]Stub), nil
+}
+
+// askedAs tells what is asked from whatever else could be.
+func askedAs(name string, q *method.Query, asks any) string {
+	return fmt.Sprintf("%s %#v %#v", name, *q, asks)
 }
 
 // answers are the lists of one state that somebody is being answered with.

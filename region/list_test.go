@@ -86,3 +86,19 @@ func TestWaitersForTheSameListShareIt(t *testing.T) {
 		}
 	})
 }
+
+func TestDifferentListsAreAskedDifferently(t *testing.T) {
+	keys := make(map[string]method.Query)
+	for _, q := range []method.Query{
+		{}, {Prefix: "web", Filter: "not A == B"}, {Prefix: "web not", Filter: "A == B"}, {Namespace: "web", Filter: "not A == B"}, {Prefix: "web", NextToken: "not A == B"}, {PerPage: 1}, {Reverse: true},
+	} {
+		key := askedAs("Job.List", &q, false)
+		if other, there := keys[key]; there {
+			t.Errorf("%+v is asked as %+v", q, other)
+		}
+		keys[key] = q
+	}
+	if askedAs("Eval.List", &method.Query{}, [2]string{"a b", ""}) == askedAs("Eval.List", &method.Query{}, [2]string{"a", "b "}) {
+		t.Error("evaluations of two jobs are asked alike")
+	}
+}

@@ -36,7 +36,7 @@ func pretend(t *testing.T, name, region, addr, cell, join string) {
 		<-done
 		_ = g.Close()
 	})
-	if _, err := g.Join([]string{join}); err != nil {
+	if _, err := g.Join(t.Context(), []string{join}); err != nil {
 		t.Fatal(err)
 	}
 }

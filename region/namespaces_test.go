@@ -335,7 +335,7 @@ func TestARegionThatJoinsBringsAndGetsNamespaces(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := eu.gossip.Join([]string{us.cfg.AdvertiseSerf}); err != nil {
+	if _, err := eu.gossip.Join(t.Context(), []string{us.cfg.AdvertiseSerf}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range u.regions {

@@ -3,6 +3,7 @@ package region
 import (
 	"context"
 	"crypto/subtle"
+	"maps"
 	"reflect"
 	"sync"
 	"time"
@@ -234,8 +235,10 @@ func (s *nodes) update(ctx context.Context, _ *rpc.Inbound, req *method.NodeUpda
 // sessions remembers which session each node dialled, so that a server can
 // call it back. A node's newest session counts.
 type sessions struct {
-	mu     sync.Mutex // guards byNode
+	mu     sync.Mutex // guards what follows
 	byNode map[string]*rpc.Session
+	// live is how many there were when closed ones were last taken out.
+	live int
 }
 
 func newSessions() *sessions { return &sessions{byNode: make(map[string]*rpc.Session)} }
@@ -244,7 +247,15 @@ func (s *sessions) put(nodeID string, session *rpc.Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.byNode[nodeID] = session
+	// Of a node that is gone for good nobody asks for the session.
+	if len(s.byNode) > 2*s.live+minSessions {
+		maps.DeleteFunc(s.byNode, func(_ string, session *rpc.Session) bool { return session.Closed() })
+		s.live = len(s.byNode)
+	}
 }
+
+// minSessions are so few that closed ones may stay among them.
+const minSessions = 64
 
 // Session returns the node's session, nil when it has none at this server.
 func (s *sessions) Session(nodeID string) *rpc.Session {

@@ -2,7 +2,9 @@ package region
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"sync"
@@ -186,6 +188,49 @@ func TestNodesStayUpThroughTheDeathOfTheLeader(t *testing.T) {
 	for end := died.Add(bound); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if n := len(downNodes(next)); n != len(dead) {
 			t.Fatalf("%d nodes are down, want the %d dead ones", n, len(dead))
+		}
+	}
+}
+
+func TestSessionsOfNodesThatAreGoneAreNotKept(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	pool := rpc.NewPool(rpc.DialTCP, hclog.NewNullLogger())
+	defer pool.Close()
+	dialled := func() *rpc.Session {
+		s, err := pool.Session(t.Context(), l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	gone := dialled()
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var live *rpc.Session
+	wait(t, "another session", func() error {
+		if live = dialled(); live.Closed() {
+			return errors.New("it is closed")
+		}
+		return nil
+	})
+	s := newSessions()
+	for i := range 100 {
+		s.put(fmt.Sprint("live-", i), live)
+	}
+	for i := range 5000 {
+		s.put(fmt.Sprint("gone-", i), gone)
+	}
+	if n := len(s.byNode); n > 3*100 {
+		t.Errorf("%d sessions are kept, of which 100 are of nodes that are there", n)
+	}
+	for i := range 100 {
+		if s.Session(fmt.Sprint("live-", i)) != live {
+			t.Fatalf("node %d has no session", i)
 		}
 	}
 }

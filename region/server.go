@@ -224,7 +224,13 @@ func (s *Server) bind() {
 	}).bind(s.rpc)
 	(&allocs{reader: read, writer: write, nodes: s.rpc}).bind(s.rpc)
 	(&evals{reader: read, writer: write}).bind(s.rpc)
-	(&events{snapshot: s.cell.Snapshot}).bind(s.rpc)
+	(&events{snapshot: s.cell.Snapshot, leads: s.cell.Leads, newest: func(ctx context.Context) (uint64, error) {
+		out, err := rpc.Call(ctx, s.rpc, method.SummaryTotals, rpc.To{}, &method.Empty{})
+		if err != nil {
+			return 0, err
+		}
+		return out.Index, nil
+	}}).bind(s.rpc)
 	(&schedulers{reader: read, writer: write}).bind(s.rpc)
 	(&system{writer: write, collector: s.lead.collector.Load}).bind(s.rpc)
 	(&nodes{reader: read, writer: write, sessions: s.sessions, beat: s.lead.beat, contacts: s.contacts, directory: s.addresses}).bind(s.rpc)

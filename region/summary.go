@@ -49,14 +49,12 @@ func (s *summaries) changes(req *method.SummaryPullRequest) (*summary.Delta, err
 	// Before the state is read, so that the answer is no older than it says.
 	contact := s.contact()
 	snap := s.snapshot()
-	cell := snap.Cell(nil)
-	if contact < 0 || cell == nil {
+	if contact < 0 || snap.Name() == "" {
 		return nil, &model.Error{Kind: model.KindNoLeader, Region: s.region, Message: "this server has not heard a leader of its region yet; ask another"}
 	}
 	touched, index, snap, ok := snap.Touched(req.Since)
 	// The name of a state that is replaced meanwhile is the new one's.
-	cell = snap.Cell(nil)
-	d := &summary.Delta{State: cell.ID + "/" + cell.Incarnation, Index: index, LastContact: contact}
+	d := &summary.Delta{State: snap.Name(), Index: index, LastContact: contact}
 	if req.Report {
 		d.Report = s.report()
 	}

@@ -1,6 +1,7 @@
 package region
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"atoll/federation"
 	"atoll/federation/summary"
 	"atoll/internal/clock"
 	"atoll/internal/freeport"
@@ -357,5 +359,50 @@ func TestAFollowerTellsOfItsRegionWhatItsLeaderSays(t *testing.T) {
 	out := call(t, leader.RPC(), method.FederationJobs, rpc.To{}, &method.FederationRequest{})
 	if a := out.Regions[0]; a.Freshness != model.Stale || a.Age <= 0 || !slices.Equal(shownJobs(out.Rows), []string{"web@us"}) || time.Since(begun) > time.Second {
 		t.Errorf("after %s: %+v, %v", time.Since(begun), a, shownJobs(out.Rows))
+	}
+}
+
+// What one region tells wrongly is no reason to answer for none.
+func TestAnAnswerThatCannotBeUsedIsItsRegionsAlone(t *testing.T) {
+	row := func(id string) *model.JobRow { return &model.JobRow{Namespace: "default", ID: id} }
+	for _, c := range []struct {
+		name   string
+		rows   []*model.JobRow
+		reason string
+	}{
+		{"a row is missing", []*model.JobRow{row("c"), nil}, "row 1 is missing"},
+		{"not in order", []*model.JobRow{row("d"), row("c")}, `row 1, "c", is not in order`},
+		{"twice", []*model.JobRow{row("c"), row("c")}, `row 1, "c", is not in order`},
+		{"of a page before", []*model.JobRow{row("a")}, `row 0, "a", is of a page before`},
+		{"right", []*model.JobRow{row("b"), row("c")}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			calls := rpc.NewServer(rpc.ServerConfig{Router: local{}})
+			dir, err := federation.NewDirectory(federation.DirectoryConfig{Region: "region-0", Clock: clock.Real})
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir.Update([]federation.Peer{{Region: "region-1", RPC: "r1:1", Alive: true}, {Region: "region-2", RPC: "r2:1", Alive: true}})
+			rpc.Handle(calls, method.SummaryJobs, func(_ context.Context, in *rpc.Inbound, _ *method.SummaryRequest) (*method.SummaryPage[*model.JobRow], error) {
+				if in.Envelope.Region == "region-1" {
+					return &method.SummaryPage[*model.JobRow]{Rows: c.rows}, nil
+				}
+				return &method.SummaryPage[*model.JobRow]{Rows: []*model.JobRow{row("c")}}, nil
+			})
+			s := &aggregates{region: "region-0", dir: dir, calls: calls, leads: func() bool { return true }, leader: func() string { return "" }, clock: clock.Real, copies: summary.NewCopies(summary.Config{})}
+			s.bind(calls)
+			had := summary.Position{RowKey: model.RowKey{Namespace: "default", ID: "b"}, Region: "region-0"}
+			out := call(t, calls, method.FederationJobs, rpc.To{}, &method.FederationRequest{Fresh: true, SummaryRequest: method.SummaryRequest{Query: method.Query{NextToken: had.String()}}})
+			want, jobs := "region-0=live, region-1=unreachable, region-2=live", []string{"c@", "c@region-2"}
+			if c.reason == "" {
+				want, jobs = "region-0=live, region-1=live, region-2=live", []string{"b@region-1", "c@", "c@region-1", "c@region-2"}
+			}
+			if worths(out.Regions) != want || !slices.Equal(shownJobs(out.Rows), jobs) {
+				t.Errorf("%s, %v; want %s, %v", worths(out.Regions), shownJobs(out.Rows), want, jobs)
+			}
+			if a := out.Regions[1]; !strings.Contains(a.Error, c.reason) {
+				t.Errorf("%+v", a)
+			}
+		})
 	}
 }

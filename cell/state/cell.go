@@ -19,6 +19,15 @@ type Cell struct {
 // Cell returns the cell's identity, nil before the first leader wrote it.
 func (s *Snapshot) Cell(ws Watch) *Cell { return first[*Cell](s.tx, ws, tableCell) }
 
+// Name names the state: indexes of two states of different names say nothing of each
+// other. It is "" before the first leader wrote the cell's identity.
+func (s *Snapshot) Name() string {
+	if c := s.Cell(nil); c != nil {
+		return c.ID + "/" + c.Incarnation
+	}
+	return ""
+}
+
 // Restored is the Raft index of the newest restore, 0 when there was none.
 func (s *Snapshot) Restored() uint64 {
 	if c := s.Cell(nil); c != nil {

@@ -482,3 +482,30 @@ func once(f *method.SummaryFrame) func() (*method.SummaryFrame, error) {
 		return out, nil
 	}
 }
+
+// What a region says of itself is no reason to hold its rows newer than they are, nor
+// to keep whatever it sends.
+func TestWhatARegionSaysOfItselfHasBounds(t *testing.T) {
+	report := &model.RegionReport{CellID: "cell", RTT: map[string]time.Duration{}}
+	for i := range 10_000 {
+		report.RTT[fmt.Sprint("region-", i)] = time.Millisecond
+	}
+	for _, contact := range []time.Duration{-time.Hour, 1<<63 - 1} {
+		synctest.Test(t, func(t *testing.T) {
+			w := follow(t, 0, "eu")
+			eu := w.sources["eu"]
+			eu.put("running", "a")
+			eu.do(func() { eu.contact = contact })
+			settle()
+			if age := w.copies.Of("eu").Age(time.Now()); age < 0 {
+				t.Errorf("with a contact of %s its rows are %s old", contact, age)
+			}
+			before := w.copies.Of("eu").Report
+			eu.do(func() { eu.answer = []*method.SummaryFrame{{State: "another", Full: true, Report: report}} })
+			settle()
+			if c := w.copies.Of("eu"); c.State != "another" || c.Report != before {
+				t.Errorf("of %s it keeps a report of %d round trips", c.State, len(c.Report.RTT))
+			}
+		})
+	}
+}

@@ -196,7 +196,10 @@ func receive(next func() (*method.SummaryFrame, error), limit int64) (d *Delta, 
 		}
 		transferred += len(f.Rows)
 		if d == nil {
-			d = &Delta{State: f.State, Full: f.Full, Index: f.Index, LastContact: f.LastContact, Report: f.Report}
+			d = &Delta{State: f.State, Full: f.Full, Index: f.Index, LastContact: min(max(f.LastContact, 0), maxContact), Report: f.Report}
+			if tooLarge(f.Report) {
+				d.Report = nil // as if it had not been told
+			}
 		}
 		piece, err := unpack(f.Rows)
 		if err != nil {
@@ -218,6 +221,24 @@ func receive(next func() (*method.SummaryFrame, error), limit int64) (d *Delta, 
 			return nil, transferred, fmt.Errorf("the answer is over the limit of %d bytes", 2*limit)
 		}
 	}
+}
+
+// maxContact bounds what a region says of how long it did not hear its leader, so that
+// ages stay ages; maxReport the bytes of what it says of itself.
+const (
+	maxContact = 10 * 365 * 24 * time.Hour
+	maxReport  = 64 << 10
+)
+
+func tooLarge(r *model.RegionReport) bool {
+	if r == nil {
+		return false
+	}
+	size := len(r.CellID) + len(r.Leader)
+	for name := range r.RTT {
+		size += 48 + len(name)
+	}
+	return size > maxReport
 }
 
 func collect[R Row](rows *[]R, gone *[]model.RowKey, more []R, size *int64, limit int64) (dropped int) {

@@ -3,6 +3,7 @@ package summary
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"iter"
 	"slices"
 
@@ -51,6 +52,24 @@ func Rows[R Row](rows []R) iter.Seq2[R, error] {
 			}
 		}
 	}
+}
+
+// Check returns what is wrong with rows that another server answered, nil when they
+// are what a page can be made of: each is there, they are in order, and none was
+// had already.
+func Check[R Row](rows []R, region string, had *Position) error {
+	var none R
+	for i, row := range rows {
+		switch {
+		case any(row) == any(none):
+			return fmt.Errorf("row %d is missing", i)
+		case i > 0 && !less(rows[i-1].Key(), row.Key()):
+			return fmt.Errorf("row %d, %q, is not in order", i, row.Key().ID)
+		case had != nil && !after(Position{row.Key(), region}, *had):
+			return fmt.Errorf("row %d, %q, is of a page before", i, row.Key().ID)
+		}
+	}
+	return nil
 }
 
 // Take collects at most limit rows.
