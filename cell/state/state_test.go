@@ -109,7 +109,7 @@ func filled(t testing.TB) (s *Store, j *model.Job, nodes []model.UUID) {
 	write(t, s, 10, func(tx *Txn) error {
 		return tx.addDeployment(&model.Deployment{ID: model.NewUUID(nil).String(), Namespace: "default", JobID: "a", Status: model.DeploymentRunning})
 	})
-	write(t, s, 10, func(tx *Txn) error { return tx.SetLaunched(j.Key(), time.Unix(7, 0)) })
+	write(t, s, 10, func(tx *Txn) error { return tx.SetLaunched(j.Key(), time.Unix(7, 0), 7e9) })
 	write(t, s, 10, func(tx *Txn) error { return tx.SetAutopilotConfig(model.DefaultAutopilot()) })
 	write(t, s, 10, func(tx *Txn) error {
 		_, err := tx.UpsertNamespace(&model.Namespace{Name: "team"})
