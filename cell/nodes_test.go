@@ -180,6 +180,12 @@ func TestAReportAfterSilenceIsEvaluated(t *testing.T) {
 	if jobs := pending(c); len(jobs) != 0 {
 		t.Fatalf("evaluations of %v for a first report", jobs)
 	}
+	must(t, c, CmdNodeStatus, &NodeStatus{NodeID: n.ID, Status: model.NodeStatusDisconnected, Derive: NewDerive(3)})
+	for e := range c.Snapshot().EvalsByStatus(nil, model.EvalPending) {
+		done := *e
+		done.Status = model.EvalComplete
+		must(t, c, CmdEvals, &Evals{Evals: []*model.Evaluation{&done}})
+	}
 	p := &model.Plan{JobKey: model.JobID{Namespace: "default", ID: "a"}, Disconnect: []model.PlanDisconnect{{ID: alloc}}}
 	must(t, c, CmdPlan, state.NewPlanCommand(p, 1))
 	if r := c.Snapshot().Alloc(nil, alloc); r.Client != model.ClientUnknown {

@@ -54,10 +54,10 @@ func applyPeriodicLaunch(tx *state.Txn, snap *state.Snapshot, index uint64, c *P
 		}
 	} else {
 		p := snap.Parent(nil, c.Key)
-		if p != nil && launch.UnixNano() <= p.Launched {
+		if p != nil && launch.UnixNano() <= p.Launched && !state.LaunchedAhead(p.Launched, c.Time) {
 			return &JobLaunched{Why: "it was launched for that time"}, nil
 		}
-		if err := tx.SetLaunched(c.Key, launch); err != nil {
+		if err := tx.SetLaunched(c.Key, launch, c.Time); err != nil {
 			return nil, err
 		}
 		switch {

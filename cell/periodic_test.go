@@ -404,3 +404,27 @@ func TestNodesDoNotWakeParents(t *testing.T) {
 		t.Errorf("a new node evaluates %s", got)
 	}
 }
+
+func TestALaunchByAClockThatWasYearsAheadHoldsUpNoLaterOne(t *testing.T) {
+	c := openAlone(t, t.TempDir())
+	must(t, c, CmdJobRegister, &JobRegister{Job: periodicJob("p", nanos(0)), Eval: anEval()})
+	launch := func(at int64) *JobLaunched { return must(t, c, CmdPeriodicLaunch, launchOf(at, false)).(*JobLaunched) }
+	const years = 2 * 365 * 24 * 3600
+	if done := launch(years); done.ChildID == "" {
+		t.Fatalf("the launch of the clock that was ahead: %+v", done)
+	}
+	for _, at := range []int64{100, 200} {
+		if done := launch(at); done.ChildID == "" {
+			t.Errorf("a launch after %d seconds: %+v", at, done)
+		}
+		if done := launch(at); done.ChildID != "" {
+			t.Errorf("a second launch after %d seconds: %+v", at, done)
+		}
+	}
+	// Clocks of servers may be minutes apart.
+	launch(900)
+	early := launchOf(300, false)
+	if done := must(t, c, CmdPeriodicLaunch, early).(*JobLaunched); done.ChildID != "" {
+		t.Errorf("a launch for a time that is over: %+v", done)
+	}
+}

@@ -239,6 +239,7 @@ func (c *Client) Run(ctx context.Context) error {
 		Caller: c.rpc, Node: c.describe, SecretID: c.secret, Changed: c.nodeChanged, Contact: c.contacted, Log: c.log,
 		Heard: func(a *method.NodeHeartbeatResponse, anew bool) {
 			c.heard(a, anew)
+			c.asked(a)
 			first.Do(func() { close(registered) })
 		},
 	}

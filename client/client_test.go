@@ -47,6 +47,8 @@ type fakeServer struct {
 	pulls   int
 	// deaf takes neither registrations nor heartbeats, mute no reports.
 	deaf, mute bool
+	// asks has heartbeats answered with the wish for a report.
+	asks bool
 	// hasty answers a query at once, whatever its index.
 	hasty bool
 }
@@ -122,7 +124,7 @@ func newFakeServer(t testing.TB) *fakeServer {
 }
 
 func (s *fakeServer) beat() *method.NodeHeartbeatResponse {
-	return &method.NodeHeartbeatResponse{TTL: time.Second, Registered: true, Servers: []string{s.addr}, Regions: map[string][]string{"reef": {s.addr}}}
+	return &method.NodeHeartbeatResponse{TTL: time.Second, Registered: true, Servers: []string{s.addr}, Regions: map[string][]string{"reef": {s.addr}}, Report: s.asks}
 }
 
 func (s *fakeServer) change(f func()) {

@@ -7,6 +7,7 @@ import (
 
 	"atoll/internal/boottime"
 	"atoll/model"
+	"atoll/model/method"
 )
 
 // A group may say that its tasks must end when their node is out of touch for a
@@ -48,6 +49,14 @@ func (c *Client) contacted(ago time.Duration) {
 	}
 	if missed {
 		c.log.Info("servers take heartbeats again; telling them of all allocations", "silence", silence)
+		c.reportAll()
+	}
+}
+
+// asked says how all allocations are if the servers want to know.
+func (c *Client) asked(a *method.NodeHeartbeatResponse) {
+	if a.Report {
+		c.log.Info("the servers do not know how allocations here are; telling them of all")
 		c.reportAll()
 	}
 }

@@ -72,6 +72,20 @@ func TestTasksEndByThemselvesWhenTheirNodeIsOutOfTouch(t *testing.T) {
 	s.awaitStatus(t, stays.ID, model.AllocClientRunning)
 }
 
+func TestServersThatDoNotKnowHowAllocationsAreAreTold(t *testing.T) {
+	s := newFakeServer(t)
+	n := startNode(t, s, t.TempDir(), nil)
+	a, over := newAlloc(model.JobTypeService, shell("t", "sleep 300")), newAlloc(model.JobTypeBatch, shell("t", "true"))
+	s.place(a, nil)
+	s.place(over, nil)
+	s.awaitStatus(t, a.ID, model.AllocClientRunning)
+	awaitEnd(t, n, over.ID)
+	s.awaitStatus(t, over.ID, model.AllocClientComplete)
+	s.set(func() { s.asks = true; clear(s.updates) })
+	s.awaitStatus(t, a.ID, model.AllocClientRunning)
+	s.awaitStatus(t, over.ID, model.AllocClientComplete)
+}
+
 func TestARestartedAgentGrantsNoMoreTime(t *testing.T) {
 	s := newFakeServer(t)
 	dir := t.TempDir()

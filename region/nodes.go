@@ -104,6 +104,8 @@ func (s *nodes) alive(ctx context.Context, n *model.Node) (*method.NodeHeartbeat
 		}); err != nil {
 			return nil, err
 		}
+		// Only now is it sure that no more of them come to be so.
+		out.Report = s.silent(n.ID)
 	}
 	return out, nil
 }
@@ -115,7 +117,19 @@ func (s *nodes) heard(nodeID string, index uint64) (*method.NodeHeartbeatRespons
 		return nil, model.Errorf(model.KindNoLeader, "cannot take the heartbeat: this server ceased to be the leader")
 	}
 	own, all := s.directory()
-	return &method.NodeHeartbeatResponse{TTL: ttl, Registered: true, Index: index, Servers: own, Regions: all}, nil
+	return &method.NodeHeartbeatResponse{TTL: ttl, Registered: true, Index: index, Servers: own, Regions: all, Report: s.silent(nodeID)}, nil
+}
+
+// silent reports whether a node that is in touch has not said yet how some of its
+// allocations are.
+func (s *nodes) silent(nodeID string) bool {
+	id, _ := model.ParseUUID(nodeID)
+	for r := range s.snapshot().AllocsOfNode(nil, id) {
+		if r.Client == model.ClientUnknown && !r.ServerTerminal() {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *nodes) lastContacts(_ context.Context, _ *rpc.Inbound, req *method.NodeContactsRequest) (*method.NodeContactsResponse, error) {

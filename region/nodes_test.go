@@ -234,3 +234,53 @@ func TestSessionsOfNodesThatAreGoneAreNotKept(t *testing.T) {
 		}
 	}
 }
+
+func TestANodeThatIsBackIsAskedHowItsAllocationsAre(t *testing.T) {
+	s := startServer(t, "s1", "us", t.TempDir(), 1)
+	lead(t, s)
+	n, secret := aNode("dc1")
+	call(t, s.RPC(), method.NodeRegister, rpc.To{}, &method.NodeRegisterRequest{Node: n, SecretID: secret})
+	job := aJob("web", 1)
+	job.TaskGroups[0].Disconnect = &model.DisconnectStrategy{LostAfter: time.Hour, Replace: true, Reconcile: model.ReconcileBestScore}
+	register(t, s.RPC(), "", job)
+	var alloc *model.AllocStub
+	report := func() *method.IndexResponse {
+		return call(t, s.RPC(), method.NodeUpdate, rpc.To{}, &method.NodeUpdateAllocsRequest{
+			NodeID: n.ID, SecretID: secret, Updates: []*model.AllocUpdate{{ID: alloc.ID, ClientStatus: model.AllocClientRunning}},
+		})
+	}
+	allocIs := func(status string) {
+		t.Helper()
+		wait(t, "the allocation is "+status, func() error {
+			all := call(t, s.RPC(), method.JobAllocations, rpc.To{}, &method.JobAllocsRequest{JobID: "web"}).Allocs
+			if len(all) != 1 || all[0].ClientStatus != status {
+				return fmt.Errorf("%d allocations", len(all))
+			}
+			alloc = all[0]
+			return nil
+		})
+	}
+	beat := func() bool {
+		t.Helper()
+		return call(t, s.RPC(), method.NodeHeartbeat, rpc.To{}, &method.NodeHeartbeatRequest{NodeID: n.ID, SecretID: secret}).Report
+	}
+	// What was said in time is not asked for.
+	told := func() {
+		t.Helper()
+		wait(t, "the servers know", func() error {
+			if report(); beat() {
+				return errors.New("the node is asked")
+			}
+			return nil
+		})
+	}
+	allocIs(model.AllocClientPending)
+	told()
+	allocIs(model.AllocClientUnknown) // the node is silent
+	for range 2 {
+		if !beat() {
+			t.Error("the node is not asked how its allocation is")
+		}
+	}
+	told()
+}

@@ -52,9 +52,7 @@ func (w *writer) request(c *rpc.Inbound, namespace string, asks any) (*state.Req
 	if err != nil {
 		return nil, err
 	}
-	// A maker whose clock is ahead must not make the cell take later ids for old
-	// ones.
-	req.Issued = min(model.RequestIssued(req.ID), w.clock.Now().UnixNano())
+	req.Issued, req.Taken = model.RequestIssued(req.ID), w.clock.Now().UnixNano()
 	return req, nil
 }
 

@@ -114,7 +114,7 @@ func (s *groupState) unknown(row *model.AllocRow, canary bool) {
 	switch {
 	case !strategy(row).Replace:
 		s.hold(row, canary)
-	case s.replaced(row):
+	case replaced(s.st, row):
 		s.did.Ignore++
 	case !again:
 		s.hold(row, canary)
@@ -126,10 +126,10 @@ func (s *groupState) unknown(row *model.AllocRow, canary bool) {
 // replaced reports whether something took over from a row, or is about to: the
 // last of those that did is not stopped. One that stood in and was sent away
 // does not count.
-func (r *reconciler) replaced(row *model.AllocRow) bool {
+func replaced(st State, row *model.AllocRow) bool {
 	last := row
 	for last != nil && last.HasNext() {
-		last = r.st.Alloc(last.Extra.Next)
+		last = st.Alloc(last.Extra.Next)
 	}
 	return last != nil && last != row && !last.ServerTerminal()
 }

@@ -92,7 +92,9 @@ type reconciler struct {
 	// latest is the job's newest deployment, of whatever version.
 	latest *model.Deployment
 	// ran are the groups of which the job's version ran once.
-	ran   map[string]bool
+	ran map[string]bool
+	// lost are, by number, the newest of what went with its node, or left it.
+	lost  map[slot]*model.AllocRow
 	nodes map[model.UUID]*model.Node
 	alike map[likeness]bool
 	check *checker
@@ -102,7 +104,7 @@ type reconciler struct {
 func reconcile(st State, job *model.Job, eval *model.Evaluation, now time.Time) *decisions {
 	r := &reconciler{
 		decisions: &decisions{place: make(map[string][]wanted), system: make(map[string]*everyNode), desired: make(map[string]*model.DesiredUpdates)},
-		st:        st, job: job, eval: eval, now: now, ran: make(map[string]bool),
+		st:        st, job: job, eval: eval, now: now, ran: make(map[string]bool), lost: make(map[slot]*model.AllocRow),
 		nodes: make(map[model.UUID]*model.Node), alike: make(map[likeness]bool), check: newChecker(),
 	}
 	r.settleDeployment(eval.JobKey())
@@ -144,6 +146,7 @@ func (r *reconciler) sort(key model.JobID) map[string][]*model.AllocRow {
 			if row.Job().Version == r.job.Version {
 				r.ran[row.Shared.Group] = true
 			}
+			noteLost(r.lost, row)
 			if !row.ServerTerminal() || r.job.Type == model.JobTypeBatch && row.Transition().ShouldNotPlace() {
 				groups[row.Shared.Group] = append(groups[row.Shared.Group], row)
 			}
@@ -240,7 +243,7 @@ func (s *groupState) alive(row *model.AllocRow, canary bool) {
 	case touch == lost:
 		s.stop = append(s.stop, model.PlanStop{ID: row.ID, Description: why, Lost: true})
 		s.did.Stop++
-		if !s.replaced(row) {
+		if !replaced(s.st, row) {
 			s.want = append(s.want, wanted{previous: row, index: row.Index, how: isSuccessor, canary: canary})
 		}
 	case touch == outOfTouch:

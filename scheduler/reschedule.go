@@ -11,7 +11,7 @@ import (
 // failed decides on an allocation that its node gave up.
 func (s *groupState) failed(row *model.AllocRow, canary bool) {
 	switch {
-	case s.replaced(row):
+	case replaced(s.st, row):
 	case row.DeploymentStatus().IsCanary() && !canary && !s.promoted(row):
 		// It was tried, and its deployment is over.
 	case row.Job().Version != s.job.Version:

@@ -14,14 +14,15 @@ import (
 )
 
 // TestWhateverHappensAJobComesToRest changes a job, its nodes and its
-// allocations at random, then lets all be well: what runs must become what the
-// job says, and nothing more be decided.
+// allocations at random, then lets all be well: what was lost must be replaced
+// before any operator does something, then what runs must become what the job
+// says, and nothing more be decided.
 func TestWhateverHappensAJobComesToRest(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
+	check := func(rt *rapid.T) {
 		w := newWorld()
 		w.rng = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
 		for i := range rapid.IntRange(1, 4).Draw(rt, "nodes") {
-			w.node(fmt.Sprint(i), roomy)
+			w.node(fmt.Sprint(i), drawSize(rt))
 		}
 		jobType := rapid.SampledFrom([]string{model.JobTypeService, model.JobTypeService, model.JobTypeBatch, model.JobTypeSystem, model.JobTypeSysBatch}).Draw(rt, "type")
 		j := w.register(drawJob(rt, jobType))
@@ -30,6 +31,7 @@ func TestWhateverHappensAJobComesToRest(t *testing.T) {
 			w.bounded(rt, j)
 		}
 		w.heal()
+		w.unattended(rt, j)
 		quiet := 0
 		for range 200 {
 			p := w.decide(rt, j)
@@ -46,7 +48,18 @@ func TestWhateverHappensAJobComesToRest(t *testing.T) {
 			}
 		}
 		rt.Fatalf("it does not come to rest:\n%s", w.story(j))
-	})
+	}
+	for range 20 {
+		rapid.Check(t, check)
+	}
+}
+
+// drawSize lets half of the nodes take no more than three allocations.
+func drawSize(rt *rapid.T) func(*model.Node) {
+	if rapid.Bool().Draw(rt, "tight") {
+		return size(300)
+	}
+	return roomy
 }
 
 func drawJob(rt *rapid.T, jobType string) *model.Job {
@@ -123,8 +136,11 @@ func (w *world) disturb(rt *rapid.T, j *model.Job) *model.Job {
 	case 10:
 		w.now = w.now.Add(time.Duration(rapid.IntRange(1, 120).Draw(rt, "seconds")) * time.Second)
 	}
-	if rapid.Bool().Draw(rt, "evaluate") {
+	switch rapid.IntRange(0, 3).Draw(rt, "evaluate") {
+	case 0:
 		w.decide(rt, j)
+	case 1:
+		w.decideLate(rt, j)
 	}
 	return j
 }
@@ -135,10 +151,7 @@ func (w *world) reachable(r *model.AllocRow) bool {
 
 // decide evaluates a job and applies what Check leaves of it.
 func (w *world) decide(rt *rapid.T, j *model.Job) *Proposal {
-	p, err := Propose(w, w.eval(j, model.TriggerNodeUpdate), w.opts())
-	if err != nil {
-		rt.Fatal(err)
-	}
+	p := w.proposal(rt, j)
 	if accepted, rejected := Check(w, p.Plan); len(rejected) > 0 || len(accepted.Place) != len(p.Plan.Place) {
 		rt.Fatalf("Check refuses a plan on the state it was made on: %v", rejected)
 	}
@@ -147,10 +160,76 @@ func (w *world) decide(rt *rapid.T, j *model.Job) *Proposal {
 	return p
 }
 
-// heal makes all nodes well, and has them say so.
+// decideLate is decide with a plan that a node refuses, since it is not to be
+// placed on any more when the plan is checked.
+func (w *world) decideLate(rt *rapid.T, j *model.Job) {
+	p := w.proposal(rt, j)
+	if len(p.Plan.Place) > 0 {
+		refuses := p.Plan.Place[w.rng.IntN(len(p.Plan.Place))].NodeID
+		w.change(refuses, func(n *model.Node) { n.SchedulingEligibility = model.NodeIneligible })
+	}
+	accepted, _ := Check(w, p.Plan)
+	w.apply(accepted)
+	w.decide(rt, j)
+}
+
+func (w *world) proposal(rt *rapid.T, j *model.Job) *Proposal {
+	p, err := Propose(w, w.eval(j, model.TriggerNodeUpdate), w.opts())
+	if err != nil {
+		rt.Fatal(err)
+	}
+	return p
+}
+
+// heal makes all nodes well and roomy, and has them say so.
 func (w *world) heal() {
 	for _, n := range w.nodes {
-		w.change(parsed(n.ID), func(n *model.Node) { n.Status, n.SchedulingEligibility = model.NodeStatusReady, model.NodeEligible })
+		w.change(parsed(n.ID), func(n *model.Node) {
+			n.Status, n.SchedulingEligibility = model.NodeStatusReady, model.NodeEligible
+			roomy(n)
+		})
+	}
+}
+
+// unattended lets a job be evaluated until nothing changes, with nobody there to
+// go on with its deployment: of no number that nothing has may the last have been
+// lost.
+func (w *world) unattended(rt *rapid.T, j *model.Job) {
+	for quiet := 0; quiet < 2; {
+		w.now = w.now.Add(time.Hour)
+		w.due()
+		for _, r := range w.live(j) {
+			if r.Client != model.ClientRunning {
+				w.report(r.ID, model.ClientRunning)
+			}
+		}
+		if p := w.decide(rt, j); p.Plan.NoOp() && len(p.Later) == 0 {
+			quiet++
+		} else {
+			quiet = 0
+		}
+	}
+	if everywhere(j) {
+		return
+	}
+	newest := make(map[uint32]*model.AllocRow)
+	for r := range w.AllocsOfJob(j.Key()) {
+		if !r.DeploymentStatus().IsCanary() && r.Job().CreateIndex == j.CreateIndex && int(r.Index) < j.TaskGroups[0].Count {
+			newest[r.Index] = r
+		}
+	}
+	for r := range w.AllocsOfJob(j.Key()) {
+		if !r.Terminal() || r.Client == model.ClientFailed && !r.ServerTerminal() {
+			delete(newest, r.Index) // it runs, or is for the deployment's watcher to let go
+		}
+	}
+	for _, r := range newest {
+		switch why := w.why[r.ID]; why {
+		case whyDown, whyAway, whyNodeGone, whyExpired, whyMigrated:
+			if !r.Transition().ShouldNotPlace() {
+				rt.Errorf("nothing takes over from %s %s, which ended since %q:\n%s", r.ID, r.Name(), why, w.story(j))
+			}
+		}
 	}
 }
 
@@ -158,13 +237,7 @@ func (w *world) heal() {
 // and watchers do what they should.
 func (w *world) thrive(j *model.Job) {
 	yes := true
-	for i, e := range w.evals {
-		if !e.WaitUntil.After(w.now) {
-			c := *e
-			c.Status = model.EvalComplete
-			w.evals[i] = &c
-		}
-	}
+	w.due()
 	d := w.LatestDeployment(j.Key())
 	for _, r := range slices.Collect(w.AllocsOfJob(j.Key())) {
 		if r.Client == model.ClientFailed && !r.ServerTerminal() {
@@ -195,6 +268,17 @@ func (w *world) thrive(j *model.Job) {
 		*j = *w.register(j2)
 	case model.DeploymentRunning:
 		w.promote(d)
+	}
+}
+
+// due completes the evaluations whose time has come.
+func (w *world) due() {
+	for i, e := range w.evals {
+		if !e.WaitUntil.After(w.now) {
+			c := *e
+			c.Status = model.EvalComplete
+			w.evals[i] = &c
+		}
 	}
 }
 

@@ -104,6 +104,7 @@ func (s *groupState) roll() {
 	if canarying && !s.deploymentFailed() && !s.deploymentHeld() {
 		s.placeCanaries(state.DesiredCanaries)
 	}
+	s.orphans()
 	placed := s.chooseWanted(open, canarying)
 	limit := 0
 	switch {
@@ -184,6 +185,36 @@ func (s *groupState) placeCanaries(count int) {
 
 func (s *groupState) placeOne(w wanted) {
 	s.place[s.group.Name] = append(s.place[s.group.Name], w)
+}
+
+// slot is a number in a group.
+type slot struct {
+	group string
+	index uint32
+}
+
+// noteLost keeps a row that went with its node, or left it, and is told to stop,
+// if it is the newest of its number.
+func noteLost(lost map[slot]*model.AllocRow, row *model.AllocRow) {
+	t := row.Transition()
+	if !row.ServerTerminal() || row.DeploymentStatus().IsCanary() || t.ShouldNotPlace() || row.Client != model.ClientLost && !t.ShouldMigrate() {
+		return
+	}
+	at := slot{row.Shared.Group, row.Index}
+	if have := lost[at]; have == nil || have.CreateIndex < row.CreateIndex {
+		lost[at] = row
+	}
+}
+
+// orphans wants what takes over from rows that were stopped when their nodes were
+// lost or left, and for which there was no room then: that the way is not open is
+// no reason to run fewer than before.
+func (s *groupState) orphans() {
+	for i := range uint32(s.group.Count) {
+		if row := s.lost[slot{s.group.Name, i}]; row != nil && !s.taken.has(i) && !replaced(s.st, row) {
+			s.want = append(s.want, wanted{previous: row, index: i, how: isSuccessor})
+		}
+	}
 }
 
 // chooseWanted returns what replaces something and, when the way is open, new

@@ -12,7 +12,7 @@ import (
 // of ended allocations must be kept here; a test holds the two against each
 // other.
 func Unneeded(st State, key model.JobID, old func(*model.AllocRow) bool) []*model.AllocRow {
-	u := &unneeded{st: st, job: st.Job(key), kept: make(map[model.UUID]bool), ran: make(map[string]*model.AllocRow)}
+	u := &unneeded{st: st, job: st.Job(key), kept: make(map[model.UUID]bool), ran: make(map[string]*model.AllocRow), lost: make(map[slot]*model.AllocRow)}
 	if d := st.LatestDeployment(key); d != nil && d.Active() {
 		u.deployment = d.ID
 	}
@@ -28,8 +28,12 @@ func Unneeded(st State, key model.JobID, old func(*model.AllocRow) bool) []*mode
 	}
 	for _, row := range u.ran {
 		if row != nil {
-			u.kept[row.ID] = true
-			u.keepNext(row)
+			u.keep(row)
+		}
+	}
+	for _, row := range u.lost {
+		if !replaced(st, row) {
+			u.keep(row)
 		}
 	}
 	return slices.DeleteFunc(ended, func(row *model.AllocRow) bool { return u.kept[row.ID] })
@@ -45,12 +49,22 @@ type unneeded struct {
 	// ran are the groups of which the job's version was placed, so that it is
 	// not deployed again: by some row that stays (nil), else by this one.
 	ran map[string]*model.AllocRow
+	// lost are the rows that something may still have to take over from.
+	lost map[slot]*model.AllocRow
 }
 
-// remember notes that a row tells of its version's having been placed.
+// remember notes that a row tells of its version's having been placed, or of a
+// loss.
 func (u *unneeded) remember(row *model.AllocRow, stays bool) {
 	group := row.Shared.Group
-	if u.job.Stopped() || row.Job().CreateIndex != u.job.CreateIndex || row.Job().Version != u.job.Version || u.job.Group(group) == nil {
+	if u.job.Stopped() || row.Job().CreateIndex != u.job.CreateIndex {
+		return
+	}
+	g := u.job.Group(group)
+	if g != nil && u.job.Type == model.JobTypeService && int(row.Index) < g.Count {
+		noteLost(u.lost, row)
+	}
+	if g == nil || row.Job().Version != u.job.Version {
 		return
 	}
 	known, seen := u.ran[group]
@@ -63,6 +77,11 @@ func (u *unneeded) remember(row *model.AllocRow, stays bool) {
 }
 
 func (u *unneeded) gone(node model.UUID) bool { return u.st.Node(node) == nil }
+
+func (u *unneeded) keep(row *model.AllocRow) {
+	u.kept[row.ID] = true
+	u.keepNext(row)
+}
 
 // keepNext keeps all that took over from a row that stays: whether it was
 // replaced is read off the last of these.

@@ -21,7 +21,7 @@ func TestForgettingWhatIsUnneededChangesNoDecision(t *testing.T) {
 		w := newWorld()
 		w.rng = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
 		for i := range rapid.IntRange(1, 4).Draw(rt, "nodes") {
-			w.node(fmt.Sprint(i), roomy)
+			w.node(fmt.Sprint(i), drawSize(rt))
 		}
 		jobType := rapid.SampledFrom([]string{model.JobTypeService, model.JobTypeService, model.JobTypeBatch, model.JobTypeSystem, model.JobTypeSysBatch}).Draw(rt, "type")
 		j := w.register(drawJob(rt, jobType))

@@ -28,12 +28,14 @@ type world struct {
 	deployments []*model.Deployment
 	versions    map[model.JobID]map[uint64]*model.Job
 	algorithm   string
+	// why is what stopped allocations.
+	why map[model.UUID]string
 }
 
 var _ State = (*world)(nil)
 
 func newWorld() *world {
-	return &world{now: epoch, jobs: make(map[model.JobID]*model.Job), versions: make(map[model.JobID]map[uint64]*model.Job), rng: rand.New(rand.NewPCG(1, 2))}
+	return &world{now: epoch, jobs: make(map[model.JobID]*model.Job), versions: make(map[model.JobID]map[uint64]*model.Job), why: make(map[model.UUID]string), rng: rand.New(rand.NewPCG(1, 2))}
 }
 
 func (w *world) Job(key model.JobID) *model.Job { return w.jobs[key] }
@@ -245,6 +247,7 @@ func (w *world) apply(p *model.Plan) {
 		}
 	}
 	for _, s := range p.Stop {
+		w.why[s.ID] = s.Description
 		w.update(s.ID, func(r *model.AllocRow) {
 			r.Desired, r.ModifyTime = model.DesiredStop, w.now.UnixNano()
 			if s.Lost && !r.ClientTerminal() {

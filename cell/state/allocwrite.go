@@ -146,9 +146,14 @@ func (p *placing) row(i int) model.AllocRow {
 }
 
 // touch makes allocations unknown whose node is out of touch, and known again;
-// and notes which evaluation some wait for.
+// and notes which evaluation some wait for. A node that is back since the plan was
+// made has said what there is to know.
 func (t *Txn) touch(rows *allocTxn, p *model.Plan, now int64) {
 	for _, d := range p.Disconnect {
+		row := rows.get(d.ID)
+		if row == nil || row.Client != model.ClientUnknown && !t.nodeAway(row.NodeID) {
+			continue
+		}
 		rows.update(d.ID, false, func(r *model.AllocRow) {
 			if r.ClientTerminal() {
 				return
@@ -365,6 +370,12 @@ func (t *Txn) LoseStopped(node model.UUID, now int64) error {
 func (t *Txn) nodeGone(id model.UUID) bool {
 	n := first[*model.Node](t.tx, nil, tableNodes, id.String())
 	return n == nil || n.Status == model.NodeStatusDown
+}
+
+// nodeAway reports whether nothing is heard of a node.
+func (t *Txn) nodeAway(id model.UUID) bool {
+	n := first[*model.Node](t.tx, nil, tableNodes, id.String())
+	return n == nil || n.Status == model.NodeStatusDown || n.Status == model.NodeStatusDisconnected
 }
 
 func withExtra(x *model.AllocExtra, f func(*model.AllocExtra)) *model.AllocExtra {

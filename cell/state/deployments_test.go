@@ -229,10 +229,24 @@ func TestUnknownAllocationsStayKnownAsSuchUntilAPlanSaysOtherwise(t *testing.T) 
 		write(t, s, index, func(tx *Txn) error { return applyPlan(tx, NewPlanCommand(&p, int64(index))) })
 	}
 	later := model.NewUUID(nil)
-	apply(10, model.Plan{Disconnect: []model.PlanDisconnect{{ID: allocs[0], FollowupEval: later}}})
+	away := model.Plan{Disconnect: []model.PlanDisconnect{{ID: allocs[0], FollowupEval: later}}}
+	status := func(index uint64, status string) {
+		write(t, s, index, func(tx *Txn) error {
+			_, err := tx.SetNodeStatus(node.String(), status, "", int64(index))
+			return err
+		})
+	}
+	// Its node was back before the plan came.
+	apply(7, away)
+	if r := s.Snapshot().Alloc(nil, allocs[0]); r.Client == model.ClientUnknown || r.Disconnected() != 0 {
+		t.Errorf("on a node that is heard: %+v %+v", r, r.Extra)
+	}
+	status(8, model.NodeStatusDisconnected)
+	apply(9, away)
+	status(10, model.NodeStatusReady)
 	report(t, s, 11, node, time.Unix(0, 11), &model.AllocUpdate{ID: allocs[0].String(), ClientStatus: model.AllocClientRunning})
 	r := s.Snapshot().Alloc(nil, allocs[0])
-	if r.Client != model.ClientRunning || r.Disconnected() != 10 || r.Extra.FollowupEval != later {
+	if r.Client != model.ClientRunning || r.Disconnected() != 9 || r.Extra.FollowupEval != later {
 		t.Errorf("after a report: %+v %+v", r, r.Extra)
 	}
 	apply(12, model.Plan{Reconnect: allocs[:1], Followup: []model.PlanFollowup{{ID: allocs[1], Eval: later}}})

@@ -62,10 +62,23 @@ func dispatched(j *model.Job) []string {
 	return []string{j.Namespace, j.ParentID, j.DispatchIdempotencyToken}
 }
 
-// SetLaunched notes that a periodic job was launched for a time, or that what came
-// due until then is not to be. The note only moves forward.
-func (t *Txn) SetLaunched(key model.JobID, launch time.Time) error {
-	return t.changeParent(key, func(p *Parent) { p.Launched = max(p.Launched, launch.UnixNano()) })
+// aheadBy is by how much a launch may lie in the future: the clocks of those who
+// lead one after the other are not that far apart.
+const aheadBy = time.Hour
+
+// LaunchedAhead reports whether a time of launch was written while a clock was
+// ahead, seen from now. Both are in Unix nanoseconds.
+func LaunchedAhead(launched, now int64) bool { return launched > now+int64(aheadBy) }
+
+// SetLaunched notes, now, that a periodic job was launched for a time, or that what
+// came due until then is not to be. The note only moves forward, but for one that
+// lies ahead.
+func (t *Txn) SetLaunched(key model.JobID, launch time.Time, now int64) error {
+	return t.changeParent(key, func(p *Parent) {
+		if at := launch.UnixNano(); at > p.Launched || LaunchedAhead(p.Launched, now) {
+			p.Launched = at
+		}
+	})
 }
 
 // scheduled begins a schedule at the time of its submit. A job that is registered
@@ -74,7 +87,7 @@ func (t *Txn) scheduled(old, j *model.Job) error {
 	if !j.IsPeriodicActive() || old != nil && old.IsPeriodicActive() && reflect.DeepEqual(old.Periodic, j.Periodic) {
 		return nil
 	}
-	return t.SetLaunched(j.Key(), time.Unix(0, j.SubmitTime))
+	return t.changeParent(j.Key(), func(p *Parent) { p.Launched = max(p.Launched, j.SubmitTime) })
 }
 
 // countChild keeps the count of a parent's children in step with a change of one,

@@ -109,7 +109,7 @@ func filled(t testing.TB) (s *Store, j *model.Job, nodes []model.UUID) {
 	write(t, s, 10, func(tx *Txn) error {
 		return tx.addDeployment(&model.Deployment{ID: model.NewUUID(nil).String(), Namespace: "default", JobID: "a", Status: model.DeploymentRunning})
 	})
-	write(t, s, 10, func(tx *Txn) error { return tx.SetLaunched(j.Key(), time.Unix(7, 0)) })
+	write(t, s, 10, func(tx *Txn) error { return tx.SetLaunched(j.Key(), time.Unix(7, 0), 7e9) })
 	write(t, s, 10, func(tx *Txn) error { return tx.SetAutopilotConfig(model.DefaultAutopilot()) })
 	write(t, s, 10, func(tx *Txn) error {
 		_, err := tx.UpsertNamespace(&model.Namespace{Name: "team"})
@@ -589,43 +589,4 @@ func TestPrefixesFindAllocations(t *testing.T) {
 	if got := ids(s.Snapshot().Allocs(nil, "zz", model.UUID{})); got != nil {
 		t.Errorf("a prefix that is no id found %v", got)
 	}
-}
-
-func TestTheOldestRequestsAreForgottenAndThenRefused(t *testing.T) {
-	s := newStore(t)
-	id := func(i int) *Request {
-		return &Request{ID: fmt.Sprint(i), Namespace: "default", Issued: int64(1000 + i)}
-	}
-	const over = 10
-	for i := range RequestsKept + over {
-		write(t, s, uint64(i+1), func(tx *Txn) error { return tx.Remember(id(i), nil) })
-	}
-	check := func(s *Store) {
-		t.Helper()
-		snap := s.Snapshot()
-		if k, err := snap.Recall(id(over)); err != nil || k == nil || k.Index != over+1 {
-			t.Errorf("the oldest kept: %+v, %v", k, err)
-		}
-		for i := range over {
-			if k, err := snap.Recall(id(i)); k != nil || model.KindOf(err) != model.KindConflict {
-				t.Errorf("forgotten %d: %+v, %v; want a conflict", i, k, err)
-			}
-		}
-		if k, err := snap.Recall(&Request{ID: "new", Namespace: "default", Issued: 1 << 40}); k != nil || err != nil {
-			t.Errorf("a new one: %+v, %v", k, err)
-		}
-		if k, err := snap.Recall(&Request{ID: "of no known age", Namespace: "default"}); k != nil || err != nil {
-			t.Errorf("one of no known age: %+v, %v", k, err)
-		}
-	}
-	check(s)
-	var buf bytes.Buffer
-	if err := s.Snapshot().Persist(&buf); err != nil {
-		t.Fatal(err)
-	}
-	other := newStore(t)
-	if err := other.Restore(&buf); err != nil {
-		t.Fatal(err)
-	}
-	check(other)
 }

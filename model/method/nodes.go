@@ -59,6 +59,9 @@ type (
 		// those of all regions.
 		Servers []string
 		Regions map[string][]string
+		// Report says that the servers do not know how some of the node's
+		// allocations are, which were out of touch: it should say so of all.
+		Report bool
 	}
 	NodeIDRequest          struct{ NodeID string }
 	NodeEligibilityRequest struct {

@@ -24,6 +24,7 @@ import (
 
 	"atoll/cell"
 	"atoll/cell/state"
+	"atoll/internal/aside"
 	"atoll/internal/clock"
 	"atoll/model"
 )
@@ -42,14 +43,17 @@ const pause = 100 * time.Millisecond
 
 // Run watches deployments until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
+	items := aside.Items{Clock: cfg.Clock, Log: cfg.Log}
 	for ctx.Err() == nil {
 		ws := make(state.Watch)
 		snap := cfg.Snapshot()
 		var next time.Time
 		acted := false
 		for _, d := range snap.ActiveDeployments(ws) {
-			now := cfg.Clock.Now()
-			s := decide(snap, ws, d, now)
+			var s step
+			if until := items.Do("deployment", d.ID, func() { s = decide(snap, ws, d, cfg.Clock.Now()) }); !until.IsZero() {
+				s.at = until
+			}
 			if !s.at.IsZero() && (next.IsZero() || s.at.Before(next)) {
 				next = s.at
 			}

@@ -281,3 +281,28 @@ func TestAPausedDeploymentIsLeftAlone(t *testing.T) {
 		w.is(model.DeploymentFailed, "progress_deadline")
 	})
 }
+
+func TestADeploymentThatMakesTheLoopPanicHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		bad := &model.Job{ID: "bad", TaskGroups: []*model.TaskGroup{{Name: "g", Count: 1, Tasks: []*model.Task{{Name: "t"}}}}}
+		bad.Canonicalize()
+		w.must(func(tx *state.Txn) (err error) { bad, err = tx.UpsertJob(bad); return err })
+		w.must(func(tx *state.Txn) error {
+			_, err := tx.ApplyPlan(state.NewPlanCommand(&model.Plan{JobKey: bad.Key(), Deployment: &model.Deployment{
+				ID: model.UUID{15: 1}.String(), Namespace: "default", JobID: "bad", JobCreateIndex: bad.CreateIndex, Status: model.DeploymentRunning,
+				TaskGroups: map[string]*model.DeploymentState{"g": nil},
+			}}, time.Now().UnixNano()))
+			return err
+		})
+		stop := w.run()
+		defer stop()
+		yes := true
+		w.report(0, model.AllocClientRunning, &yes)
+		w.report(1, model.AllocClientRunning, &yes)
+		later(0)
+		if d := w.store.Snapshot().Deployment(nil, w.id); d.Status != model.DeploymentSuccessful {
+			t.Errorf("the other deployment is %s", d.Status)
+		}
+	})
+}

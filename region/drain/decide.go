@@ -2,10 +2,12 @@ package drain
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
 	"atoll/cell/state"
+	"atoll/internal/aside"
 	"atoll/model"
 )
 
@@ -24,8 +26,9 @@ type groupKey struct {
 	group string
 }
 
-// decide looks at all draining nodes. What it depends on is added to ws.
-func decide(snap *state.Snapshot, ws state.Watch, now time.Time) *step {
+// decide looks at all draining nodes, but for what is set aside. What it depends on
+// is added to ws.
+func decide(snap *state.Snapshot, ws state.Watch, now time.Time, items *aside.Items) *step {
 	s := &step{}
 	leaving := make(map[groupKey][]*model.AllocRow)
 	jobs := make(map[model.JobID]bool)
@@ -41,7 +44,7 @@ func decide(snap *state.Snapshot, ws state.Watch, now time.Time) *step {
 				jobs[r.Job().Key()] = true
 			}
 		}
-		s.node(n, rows, leaving, now)
+		s.unless(items.Do("node", n.ID, func() { s.node(n, rows, leaving, now) }))
 	}
 	for key := range jobs {
 		// A node's own reports wake those who watch the job.
@@ -49,7 +52,7 @@ func decide(snap *state.Snapshot, ws state.Watch, now time.Time) *step {
 		snap.Job(ws, key)
 	}
 	for key, rows := range leaving {
-		s.group(snap, key, rows, now)
+		s.unless(items.Do("group", fmt.Sprintf("%s/%s/%s", key.job.Namespace, key.job.ID, key.group), func() { s.group(snap, key, rows, now) }))
 	}
 	slices.SortFunc(s.mark, func(a, b model.UUID) int { return slices.Compare(a[:], b[:]) })
 	return s
@@ -159,6 +162,13 @@ func healthySince(r *model.AllocRow, minimum time.Duration) (time.Time, bool) {
 		return time.Time{}, true
 	}
 	return time.Unix(0, r.ModifyTime).Add(minimum), true
+}
+
+// unless comes back when something is set aside no more.
+func (s *step) unless(aside time.Time) {
+	if !aside.IsZero() {
+		s.wake(aside)
+	}
 }
 
 func (s *step) wake(at time.Time) {

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"atoll/cell/state"
+	"atoll/internal/aside"
 	"atoll/internal/backoff"
 	"atoll/internal/clock"
 	"atoll/model"
@@ -41,9 +42,10 @@ const batch = 1000
 // Run empties nodes until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
 	failures := 0
+	items := aside.Items{Clock: cfg.Clock, Log: cfg.Log}
 	for {
 		ws := make(state.Watch)
-		s := decide(cfg.Snapshot(), ws, cfg.Clock.Now())
+		s := decide(cfg.Snapshot(), ws, cfg.Clock.Now(), &items)
 		if err := carryOut(ctx, cfg, s); err != nil {
 			if ctx.Err() == nil {
 				cfg.Log.Warn("cannot drain nodes; trying again", "error", err)

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"atoll/cell/state"
+	"atoll/internal/aside"
 	"atoll/internal/clock"
 	"atoll/model"
 )
@@ -265,7 +266,7 @@ func TestWhatMayLeaveNow(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			c.world(w)
-			s := decide(w.store.Snapshot(), nil, w.now)
+			s := decide(w.store.Snapshot(), nil, w.now, &aside.Items{})
 			var mark, done []string
 			for _, id := range s.mark {
 				mark = append(mark, w.names[id])
@@ -360,4 +361,20 @@ func TestTheLoopWakesForChangesAndForTime(t *testing.T) {
 		cancel()
 		<-ended
 	})
+}
+
+func TestAGroupThatMakesTheLoopPanicHoldsUpNoOther(t *testing.T) {
+	w := newWorld(t)
+	w.node(1, &model.DrainStrategy{})
+	for _, id := range []string{"bad", "web"} {
+		w.job(id, "service", 1, 1)
+		w.place(id, 1, 0, 1)
+	}
+	// Planted: no job comes into the state so.
+	w.store.Snapshot().Job(nil, model.JobID{Namespace: model.DefaultNamespace, ID: "bad"}).TaskGroups[0] = nil
+	items := &aside.Items{Clock: clock.Func(func() time.Time { return w.now }), Log: hclog.NewNullLogger()}
+	s := decide(w.store.Snapshot(), nil, w.now, items)
+	if len(s.mark) != 1 || s.mark[0] != w.ids["web.0"] || len(s.done) != 0 || !s.again.Equal(w.now.Add(aside.Pause)) {
+		t.Errorf("marks %v, done %v, again at %s", s.mark, s.done, s.again)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"atoll/cell/state"
+	"atoll/internal/aside"
 	"atoll/model"
 )
 
@@ -62,6 +63,9 @@ type chooser struct {
 	// named are the evaluations that allocations which stay were placed by, and
 	// their deployments.
 	named map[model.UUID]bool
+	// aside are the jobs of which nothing may go, since it is not known what
+	// they need.
+	aside map[model.JobID]bool
 }
 
 // ending is a job that is dead for good. Its last change is what is newest of
@@ -73,8 +77,11 @@ type ending struct {
 	evals []model.UUID
 }
 
-func choose(snap *state.Snapshot, unneeded Unneeded, t Thresholds, now time.Time) *choice {
-	c := &chooser{snap: snap, unneeded: unneeded, Thresholds: t, now: now, ending: make(map[model.JobID]*ending), named: make(map[model.UUID]bool)}
+func choose(snap *state.Snapshot, unneeded Unneeded, t Thresholds, now time.Time, items *aside.Items) *choice {
+	c := &chooser{
+		snap: snap, unneeded: unneeded, Thresholds: t, now: now, ending: make(map[model.JobID]*ending), named: make(map[model.UUID]bool),
+		aside: make(map[model.JobID]bool),
+	}
 	for j := range snap.Jobs(nil, model.AllNamespaces, "") {
 		if final(j) {
 			c.ending[j.Key()] = &ending{last: j.SubmitTime}
@@ -82,7 +89,10 @@ func choose(snap *state.Snapshot, unneeded Unneeded, t Thresholds, now time.Time
 	}
 	c.lookAtEvals()
 	for key := range snap.AllocJobs() {
-		c.allocsOf(key)
+		kept := len(c.allocs)
+		if until := items.Do("job", key.Namespace+"/"+key.ID, func() { c.allocsOf(key) }); !until.IsZero() {
+			c.aside[key], c.allocs = true, c.allocs[:kept]
+		}
 	}
 	c.evalsAndJobs()
 	for d := range snap.Deployments(nil, "") {
@@ -165,13 +175,13 @@ func (c *chooser) allocsOf(key model.JobID) {
 
 func (c *chooser) evalsAndJobs() {
 	for key, j := range c.ending {
-		if !j.open && c.over(j.last, c.Jobs) {
+		if !j.open && !c.aside[key] && c.over(j.last, c.Jobs) {
 			c.evals = append(c.evals, j.evals...)
 			c.jobs = append(c.jobs, key)
 		}
 	}
 	for e := range c.snap.Evals(nil, "") {
-		if !e.Terminal() || c.ending[e.JobKey()] != nil || !c.over(e.ModifyTime, c.evalThreshold(e.Type)) {
+		if !e.Terminal() || c.ending[e.JobKey()] != nil || c.aside[e.JobKey()] || !c.over(e.ModifyTime, c.evalThreshold(e.Type)) {
 			continue
 		}
 		if id, ok := model.ParseUUID(e.ID); ok && !c.named[id] {
@@ -184,7 +194,7 @@ func (c *chooser) evalsAndJobs() {
 // one that failed holds its version up.
 func (c *chooser) deployment(d *model.Deployment) {
 	id, ok := model.ParseUUID(d.ID)
-	if !ok || d.Active() || !c.over(d.ModifyTime, c.Deployments) || c.named[id] {
+	if !ok || d.Active() || !c.over(d.ModifyTime, c.Deployments) || c.named[id] || c.aside[d.Key()] {
 		return
 	}
 	if newest := c.snap.LatestDeployment(nil, d.Key()); newest.ID != d.ID || c.snap.Job(nil, d.Key()) == nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"atoll/cell/state"
+	"atoll/internal/aside"
 	"atoll/internal/clock"
 	"atoll/model"
 )
@@ -67,6 +68,8 @@ type Config struct {
 type Collector struct {
 	cfg   Config
 	force chan chan<- error
+	// aside is the passes' own.
+	aside aside.Items
 }
 
 // New returns a collector.
@@ -81,7 +84,7 @@ func New(cfg Config) *Collector {
 	if cfg.Interval <= 0 {
 		cfg.Interval = DefaultInterval
 	}
-	return &Collector{cfg: cfg, force: make(chan chan<- error)}
+	return &Collector{cfg: cfg, force: make(chan chan<- error), aside: aside.Items{Clock: cfg.Clock, Log: cfg.Log}}
 }
 
 // Run makes a pass each interval until ctx ends.
@@ -125,7 +128,7 @@ func (c *Collector) Force(ctx context.Context) error {
 
 func (c *Collector) pass(ctx context.Context, t Thresholds) error {
 	snap := c.cfg.Snapshot()
-	chosen := choose(snap, c.cfg.Unneeded, t, c.cfg.Clock.Now())
+	chosen := choose(snap, c.cfg.Unneeded, t, c.cfg.Clock.Now(), &c.aside)
 	var sum state.Reaped
 	var err error
 	for _, r := range chosen.batches(snap.Index(), batchSize) {

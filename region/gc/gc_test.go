@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"atoll/cell/state"
+	"atoll/internal/aside"
 	"atoll/internal/clock"
 	"atoll/model"
 )
@@ -96,7 +97,7 @@ func (r *region) stop(id string) {
 
 func (r *region) reap(t Thresholds) {
 	snap := r.store.Snapshot()
-	for _, batch := range choose(snap, unneeded, t, r.now).batches(snap.Index(), 2) {
+	for _, batch := range choose(snap, unneeded, t, r.now, &aside.Items{}).batches(snap.Index(), 2) {
 		r.write(func(tx *state.Txn) error { _, err := tx.Reap(batch); return err })
 	}
 }
@@ -387,4 +388,31 @@ func TestTheCollectorPassesByItselfAndWhenForced(t *testing.T) {
 			t.Errorf("forced after the end: %v", err)
 		}
 	})
+}
+
+func TestAJobThatMakesAPassPanicHoldsUpNoOther(t *testing.T) {
+	r := newRegion(t, 1)
+	r.node()
+	for _, id := range []string{"bad", "good"} {
+		r.register(id, model.JobTypeService, 2, 0, "")
+		r.work()
+		r.deploy(id, "of "+id, model.DeploymentSuccessful)
+		r.deploy(id, "later of "+id, model.DeploymentSuccessful)
+		r.stop(id)
+		r.say(id, model.AllocClientComplete)
+	}
+	r.now = r.now.Add(2 * time.Hour)
+	panics := func(snap *state.Snapshot, key model.JobID, old func(*model.AllocRow) bool) []*model.AllocRow {
+		if key.ID == "bad" {
+			panic("planted")
+		}
+		return unneeded(snap, key, old)
+	}
+	items := &aside.Items{Clock: clock.Func(func() time.Time { return r.now }), Log: hclog.NewNullLogger()}
+	for _, batch := range choose(r.store.Snapshot(), panics, Default, r.now, items).batches(r.index, 2) {
+		r.write(func(tx *state.Txn) error { _, err := tx.Reap(batch); return err })
+	}
+	if got, want := r.left(), "1 nodes, 2 allocs of bad, 2 evals of bad, 2 evals of good, deployment later of bad, deployment later of good, deployment of bad, job bad, job good"; got != want {
+		t.Errorf("%s; want %s", got, want)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"atoll/cell/state"
+	"atoll/internal/aside"
 	"atoll/model"
 	"atoll/scheduler"
 )
@@ -166,7 +167,7 @@ func (r *region) launch(id string) string {
 	child := r.store.Snapshot().Job(nil, key).LaunchedAt(r.now, r.now.UnixNano())
 	r.made["jobs"]++
 	r.write(func(tx *state.Txn) error {
-		if err := tx.SetLaunched(key, r.now); err != nil {
+		if err := tx.SetLaunched(key, r.now, r.now.UnixNano()); err != nil {
 			return err
 		}
 		_, err := tx.UpsertJob(child)
@@ -283,7 +284,7 @@ func (r *region) stopDue() {
 // them.
 func (r *region) collect() {
 	snap := r.store.Snapshot()
-	for _, batch := range choose(snap, unneeded, Default, r.now).batches(snap.Index(), batchSize) {
+	for _, batch := range choose(snap, unneeded, Default, r.now, &aside.Items{}).batches(snap.Index(), batchSize) {
 		r.write(func(tx *state.Txn) error { _, err := tx.Reap(batch); return err })
 	}
 }

@@ -73,10 +73,11 @@ func (c *Contacts) sweep(snap *state.Snapshot) {
 	}
 }
 
-func (c *Contacts) forget(nodeID string) {
+// heardAfter reports whether a node was heard after a moment.
+func (c *Contacts) heardAfter(nodeID string, moment time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.nodes, nodeID)
+	return c.nodes[nodeID].at.After(moment)
 }
 
 func (c *Contacts) count() int {

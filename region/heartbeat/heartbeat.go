@@ -30,6 +30,7 @@ package heartbeat
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,7 +133,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 		last = now
 		m.cfg.Contacts.completeTo(now)
 		if verdicts := m.judge(now, m.cfg.Snapshot()); len(verdicts) > 0 {
-			m.carryOut(ctx, verdicts)
+			m.carryOut(ctx, verdicts, now)
 		}
 		select {
 		case <-ctx.Done():
@@ -155,20 +156,29 @@ func (m *Monitor) learn(ctx context.Context) {
 	asking.Wait()
 }
 
-func (m *Monitor) carryOut(ctx context.Context, verdicts []Verdict) {
-	if err := m.cfg.Set(ctx, verdicts); err != nil {
-		if ctx.Err() == nil {
-			// They stay overdue and are judged again at the next tick.
-			m.cfg.Log.Warn("cannot record that nodes were not heard in time; trying again", "nodes", len(verdicts), "error", err)
+// atOnce is how many verdicts are carried out together: a few milliseconds' worth,
+// so that of a rack that is back, or a leader that was held up, few are overtaken by
+// a heartbeat while they are written.
+const atOnce = 64
+
+// carryOut writes verdicts that were judged at a moment, but for nodes that were
+// heard since.
+func (m *Monitor) carryOut(ctx context.Context, verdicts []Verdict, judged time.Time) {
+	for part := range slices.Chunk(verdicts, atOnce) {
+		part = slices.DeleteFunc(part, func(v Verdict) bool { return m.cfg.Contacts.heardAfter(v.Node.ID, judged) })
+		if len(part) == 0 {
+			continue
 		}
-		return
-	}
-	for _, v := range verdicts {
-		if v.Status == model.NodeStatusDown {
-			// Should it come back, it is judged anew.
-			m.cfg.Contacts.forget(v.Node.ID)
+		if err := m.cfg.Set(ctx, part); err != nil {
+			if ctx.Err() == nil {
+				// They stay overdue and are judged again at the next tick.
+				m.cfg.Log.Warn("cannot record that nodes were not heard in time; trying again", "nodes", len(verdicts), "error", err)
+			}
+			return
 		}
-		m.cfg.Log.Warn("a node was not heard in time", "node", v.Node.ID, "name", v.Node.Name, "status", v.Status)
+		for _, v := range part {
+			m.cfg.Log.Warn("a node was not heard in time", "node", v.Node.ID, "name", v.Node.Name, "status", v.Status)
+		}
 	}
 }
 

@@ -340,6 +340,41 @@ func (r *region) cutOff(name string, cut bool) {
 	r.cut[name] = cut
 }
 
+func TestAHeartbeatWinsOverAVerdictThatIsNotWrittenYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegion(t, "s1")
+		const nodes = 3*atOnce + 1
+		for i := range nodes {
+			r.write(func(tx *state.Txn) error {
+				return tx.UpsertNode(&model.Node{ID: nodeID(i), Status: model.NodeStatusReady}, time.Now().UnixNano())
+			})
+		}
+		cfg := r.config("s1")
+		var m *Monitor
+		set, sets := cfg.Set, 0
+		cfg.Set = func(ctx context.Context, verdicts []Verdict) error {
+			time.Sleep(time.Millisecond)
+			if sets++; sets == 1 {
+				// All others are heard while the first are written.
+				for i := atOnce; i < nodes-1; i++ {
+					m.Beat(nodeID(i))
+				}
+			}
+			return set(ctx, verdicts)
+		}
+		m = New(cfg)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = m.Run(ctx) }()
+		time.Sleep(DefaultMinTTL + 2*DefaultGrace)
+		cancel()
+		<-done
+		if len(r.down) != atOnce+1 {
+			t.Errorf("%d of %d nodes went down, want the %d that were not heard", len(r.down), nodes, atOnce+1)
+		}
+	})
+}
+
 func TestTheTTLGrowsWithTheNodesAndHoldsTheRate(t *testing.T) {
 	for nodes, want := range map[int]time.Duration{10: 10 * time.Second, 5000: 10 * time.Second, 10_000: 16 * time.Second} {
 		c := NewContacts(clock.Real)

@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"atoll/cell/state"
+	"atoll/internal/aside"
 	"atoll/internal/clock"
 	"atoll/model"
 )
@@ -48,7 +49,7 @@ const (
 
 // Run launches until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
-	l := &launcher{log: cfg.Log}
+	l := &launcher{log: cfg.Log, aside: aside.Items{Clock: cfg.Clock, Log: cfg.Log}}
 	for ctx.Err() == nil {
 		ws := make(state.Watch)
 		snap := cfg.Snapshot()
@@ -78,6 +79,7 @@ func Run(ctx context.Context, cfg Config) error {
 // stay what they are: reading its expressions costs more than all else.
 type launcher struct {
 	log   hclog.Logger
+	aside aside.Items
 	known map[model.JobID]*tracked
 }
 
@@ -85,7 +87,9 @@ type tracked struct {
 	job      *model.Job
 	schedule *model.Schedule
 	launched int64
-	next     time.Time
+	// ahead says that launched is of a clock that was ahead.
+	ahead bool
+	next  time.Time
 }
 
 // look returns what is due now, and when the next launch is, zero for none.
@@ -93,32 +97,45 @@ func (l *launcher) look(snap *state.Snapshot, ws state.Watch, now time.Time) (du
 	known := make(map[model.JobID]*tracked, len(l.known))
 	for j := range snap.PeriodicJobs(ws) {
 		key := j.Key()
-		launched := j.SubmitTime
-		if p := snap.Parent(nil, key); p != nil {
-			launched = p.Launched
-		}
-		t := l.known[key]
-		if t == nil || t.job != j {
-			t = l.track(j)
-		}
-		if known[key] = t; t.schedule == nil {
-			continue
-		}
-		if t.launched != launched {
-			t.launched, t.next = launched, t.schedule.Next(time.Unix(0, launched))
-		}
-		switch {
-		case t.next.IsZero():
-		case t.next.After(now):
-			if next.IsZero() || t.next.Before(next) {
-				next = t.next
+		l.aside.Do("job", key.Namespace+"/"+key.ID, func() {
+			t := l.follow(snap, j, now)
+			switch known[key] = t; {
+			case t.next.IsZero():
+			case t.next.After(now):
+				if next.IsZero() || t.next.Before(next) {
+					next = t.next
+				}
+			default:
+				due = append(due, Launch{Job: key, At: t.due(now)})
 			}
-		default:
-			due = append(due, Launch{Job: key, At: t.due(now)})
-		}
+		})
 	}
 	l.known = known
 	return due, next
+}
+
+// follow works out when a job comes next. What was launched by a clock that was
+// ahead counts as launched when that is seen, so that the job does not rest until
+// that time has come.
+func (l *launcher) follow(snap *state.Snapshot, j *model.Job, now time.Time) *tracked {
+	key := j.Key()
+	launched := j.SubmitTime
+	if p := snap.Parent(nil, key); p != nil {
+		launched = p.Launched
+	}
+	t := l.known[key]
+	if t == nil || t.job != j {
+		t = l.track(j)
+	}
+	ahead := state.LaunchedAhead(launched, now.UnixNano())
+	if t.schedule != nil && (t.launched != launched || t.ahead != ahead) {
+		since := time.Unix(0, launched)
+		if ahead {
+			since = now
+		}
+		t.launched, t.ahead, t.next = launched, ahead, t.schedule.Next(since)
+	}
+	return t
 }
 
 func (l *launcher) track(j *model.Job) *tracked {

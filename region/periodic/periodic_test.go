@@ -33,6 +33,7 @@ type world struct {
 	launches []string
 	// broken fails every launch.
 	broken atomic.Bool
+	log    hclog.Logger
 }
 
 func newWorld(t *testing.T) *world {
@@ -40,7 +41,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, store: s}
+	return &world{t: t, store: s, log: hclog.NewNullLogger()}
 }
 
 func (w *world) write(f func(*state.Txn) error) {
@@ -70,7 +71,7 @@ func (w *world) launch(_ context.Context, launches []Launch) error {
 		w.mu.Lock()
 		w.launches = append(w.launches, l.Job.ID+" "+l.At.UTC().Format("01-02T15:04:05"))
 		w.mu.Unlock()
-		w.write(func(tx *state.Txn) error { return tx.SetLaunched(l.Job, l.At) })
+		w.write(func(tx *state.Txn) error { return tx.SetLaunched(l.Job, l.At, time.Now().UnixNano()) })
 	}
 	return nil
 }
@@ -80,7 +81,7 @@ func (w *world) lead() (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error)
 	go func() {
-		done <- Run(ctx, Config{Snapshot: w.store.Snapshot, Launch: w.launch, Clock: clock.Real, Log: hclog.NewNullLogger()})
+		done <- Run(ctx, Config{Snapshot: w.store.Snapshot, Launch: w.launch, Clock: clock.Real, Log: w.log})
 	}()
 	return func() {
 		cancel()
@@ -215,6 +216,45 @@ func TestALaunchThatFailsIsTriedAgain(t *testing.T) {
 		w.broken.Store(false)
 		until(begin.Add(time.Hour + 12*time.Second))
 		w.expect("a 01-01T01:00:00")
+	})
+}
+
+func TestALaunchOfAClockThatWasAheadStopsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.register("a", "UTC", "0 * * * *")
+		begin := time.Now()
+		ahead := begin.AddDate(2, 0, 0)
+		w.write(func(tx *state.Txn) error {
+			return tx.SetLaunched(model.JobID{Namespace: model.DefaultNamespace, ID: "a"}, ahead, ahead.UnixNano())
+		})
+		stop := w.lead()
+		until(begin.Add(2*time.Hour + time.Minute))
+		stop()
+		w.expect("a 01-01T01:00:00", "a 01-01T02:00:00")
+	})
+}
+
+// trap panics when it is told of a job that cannot be read.
+type trap struct{ hclog.Logger }
+
+func (l trap) Error(msg string, args ...any) {
+	if strings.Contains(msg, "cannot read its schedule") {
+		panic("planted")
+	}
+}
+
+func TestAJobThatMakesTheLoopPanicHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.log = trap{hclog.NewNullLogger()}
+		w.register("a", "No/Where", "0 * * * *")
+		w.register("b", "UTC", "0 * * * *")
+		begin := time.Now()
+		stop := w.lead()
+		until(begin.Add(time.Hour + time.Minute))
+		stop()
+		w.expect("b 01-01T01:00:00")
 	})
 }
 

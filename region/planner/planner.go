@@ -7,6 +7,8 @@
 // next is checked against the state as it will be with them. They commit in the
 // order in which they were checked, or not at all.
 //
+// A plan whose check panics fails alone.
+//
 // Run has three goroutines: one that checks, one that waits for commits, and one
 // that takes nodes out of service which keep refusing (Refusals). Submit may be
 // called by any number of workers. The queue holds as many plans as there are
@@ -15,9 +17,11 @@ package planner
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"atoll/cell/state"
+	"atoll/internal/aside"
 	"atoll/model"
 )
 
@@ -50,6 +54,7 @@ type Planner struct {
 	cfg      Config
 	queue    chan request
 	refusals *tracker
+	aside    aside.Items
 }
 
 type request struct {
@@ -64,7 +69,10 @@ type reply struct {
 
 // New returns a planner with nothing queued.
 func New(cfg Config) *Planner {
-	return &Planner{cfg: cfg, queue: make(chan request), refusals: newTracker(cfg.Refusals)}
+	return &Planner{
+		cfg: cfg, queue: make(chan request), refusals: newTracker(cfg.Refusals),
+		aside: aside.Items{Clock: cfg.Refusals.Clock, Log: cfg.Refusals.Log},
+	}
 }
 
 // Submit waits until the plan was applied and says how much of it. An error
@@ -94,6 +102,8 @@ type flight struct {
 
 // Run applies plans until ctx ends.
 func (p *Planner) Run(ctx context.Context) error {
+	// However Run ends, what waits for ctx must not hold it up.
+	ctx, cancel := context.WithCancel(ctx)
 	flights := make(chan *flight, Depth)
 	landed := make(chan *flight, Depth)
 	var wg sync.WaitGroup
@@ -106,6 +116,7 @@ func (p *Planner) Run(ctx context.Context) error {
 	wg.Go(func() { p.refusals.run(ctx) })
 	defer wg.Wait()
 	defer close(flights)
+	defer cancel()
 	var pending []*model.Plan
 	for {
 		// Stop first: a full queue must not hold a lost leadership up.
@@ -123,7 +134,7 @@ func (p *Planner) Run(ctx context.Context) error {
 			// In the order of their proposal. The next snapshot holds it.
 			pending = pending[1:]
 		case r := <-queue:
-			f, err := p.check(r, pending)
+			f, err := p.examine(r, pending)
 			switch {
 			case err != nil:
 				r.done <- reply{nil, err}
@@ -135,6 +146,15 @@ func (p *Planner) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// examine checks a plan, and has its worker told when that panics: the evaluation
+// is tried again, until it is given up.
+func (p *Planner) examine(r request, pending []*model.Plan) (f *flight, err error) {
+	if until := p.aside.Do("eval", r.plan.EvalID.String(), func() { f, err = p.check(r, pending) }); !until.IsZero() {
+		return nil, fmt.Errorf("cannot check the plan: it made the planner panic, which is logged")
+	}
+	return f, err
 }
 
 // check cuts a plan down to what holds and proposes that, if there is any.

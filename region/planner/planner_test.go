@@ -9,9 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
 	"atoll/cell/state"
+	"atoll/internal/aside"
+	"atoll/internal/clock"
 	"atoll/model"
 	"atoll/scheduler"
 )
@@ -274,6 +277,32 @@ func TestManyWorkersNeverOversubscribe(t *testing.T) {
 	for _, id := range ids {
 		if used, _ := snap.Load(id); used.CPU != capacity {
 			t.Errorf("a node holds %d MHz of %d: full nodes were expected, and never fuller", used.CPU, capacity)
+		}
+	}
+}
+
+func TestAPlanWhoseCheckPanicsFailsAlone(t *testing.T) {
+	l, nodes := newSlowLog(t, 1, 1000)
+	p := l.planner()
+	check := p.cfg.Check
+	bad := plan(0, nodes[0])
+	p.cfg.Check = func(s *state.Snapshot, pending []*model.Plan, asked *model.Plan) (*model.Plan, []model.UUID) {
+		if asked == bad {
+			panic("planted")
+		}
+		return check(s, pending, asked)
+	}
+	p.aside = aside.Items{Clock: clock.Real, Log: hclog.NewNullLogger()}
+	run(t, p)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for range 2 {
+		if r, err := p.Submit(ctx, bad); err == nil || ctx.Err() != nil {
+			t.Errorf("the plan that makes the check panic: %+v, %v", r, err)
+		}
+		go l.apply(t)
+		if r, err := p.Submit(ctx, plan(0, nodes[0])); err != nil || r.Placed != 1 {
+			t.Errorf("the next plan: %+v, %v", r, err)
 		}
 	}
 }
