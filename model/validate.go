@@ -152,7 +152,7 @@ func (j *Job) Faults() (list []*Error, warnings []string) {
 			f.add(fmt.Sprintf("group %.*q", maxIDLen, g.Name), "there are two groups of this name")
 		}
 		seen[g.Name] = true
-		total += max(g.Count, 0)
+		total += min(max(g.Count, 0), maxCount+1) // many would overflow
 		warnings = append(warnings, g.validate(f, j.Type)...)
 	}
 	if total > maxCount {

@@ -158,7 +158,13 @@ func (s *rollouts) room(_ context.Context, _ *rpc.Inbound, req *method.RolloutRo
 	if req.Job == nil || !req.Job.Multiregional() || req.Count < 0 {
 		return nil, model.Invalidf("Job", "cannot look for room: the request holds no multi-region job")
 	}
+	if _, err := req.Job.Validate(); err != nil {
+		return nil, err
+	}
 	job := req.Job.InRegion(req.Region, req.Count)
+	if _, err := job.Validate(); err != nil {
+		return nil, err // the count is for each group, and bounded in sum
+	}
 	job.ID, job.Stop = job.ID+"\x00room", false
 	job.Update = nil
 	groups := job.TaskGroups[:0]
