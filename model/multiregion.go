@@ -229,22 +229,21 @@ func (m *Multiregion) checkTotal(f *faults, at string, j *Job, r *MultiregionReg
 	if m.Divides() {
 		field, count, remedy = at+".max", cmp.Or(r.Max, m.Count), "give the region a lower max, or lower the block's count"
 	}
-	if count < 0 || count > maxCount {
-		return
+	if own, all := j.total(0), j.total(count); own <= maxCount && count <= maxCount && all > maxCount {
+		f.add(field, "%d for each group that says count = 0 make, with the others, %d allocations, which is over the limit of %d for a job; %s", count, all, maxCount, remedy)
 	}
-	total, filled := 0, 0
+}
+
+// total is how many allocations a region has of the job, whose groups that say
+// count = 0 have count there. No sum of what is bounded overflows; what is not
+// counts as one more than the bound.
+func (j *Job) total(count int) (n int) {
 	for _, g := range j.TaskGroups {
-		switch {
-		case g == nil || g.Count < 0:
-		case g.Count == 0:
-			filled++
-		default:
-			total += min(g.Count, maxCount)
+		if g != nil {
+			n += min(max(cmp.Or(g.Count, count), 0), maxCount+1)
 		}
 	}
-	if filled > 0 && total <= maxCount && total+filled*count > maxCount {
-		f.add(field, "%d for each of the groups that say count = 0 (%d) and %d for the others are over the limit of %d allocations for a job; %s", count, filled, total, maxCount, remedy)
-	}
+	return n
 }
 
 // ScaledIn is a multi-region job with another count of a group: a count of the

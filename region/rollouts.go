@@ -72,6 +72,9 @@ func (s *rollouts) told(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 	for i := range req.News {
 		n := &req.News[i]
 		wg.Go(func() {
+			if errs[i] = n.Check(); errs[i] != nil {
+				return
+			}
 			if body := rollout.Learn(s.snapshot(), s.region, n, s.clock.Now()); body != nil {
 				if _, _, errs[i] = s.Apply(ctx, cell.CmdRolloutLearn, body); errs[i] != nil {
 					return
@@ -104,8 +107,8 @@ func (s *rollouts) divided(key model.JobID) (n int) {
 // by this door, finds it.
 func (s *rollouts) vote(ctx context.Context, _ *rpc.Inbound, req *method.RolloutVoteRequest) (*method.RolloutVoteResponse, error) {
 	p := req.Proposal
-	if p == nil || p.Job == nil || !p.Job.Multiregional() {
-		return nil, model.Invalidf("Proposal", "cannot vote: the request holds no multi-region job")
+	if err := p.Check(); err != nil {
+		return nil, err
 	}
 	asked := &state.Request{
 		ID: p.Request, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.Request), s.clock.Now().UnixNano()),
@@ -355,10 +358,10 @@ func (s *rollouts) prepare(ctx context.Context, snap *state.Snapshot, known *mod
 		if err != nil {
 			return nil, err
 		}
-		if len(out.News) != 1 {
+		if len(out.News) != 1 || out.News[0].Key != key {
 			return nil, model.Errorf(model.KindInternal, "region %q gave no answer about job %q", region, key.ID)
 		}
-		return &out.News[0], nil
+		return &out.News[0], out.News[0].Check()
 	})
 	strategy := p.Job.Multiregion.Strategy
 	newest := &method.RolloutNews{}

@@ -98,3 +98,17 @@ type RolloutHolder struct {
 	Holds  bool
 	Error  string `json:",omitempty"`
 }
+
+// Check refuses news whose proposal no region would send.
+func (n *RolloutNews) Check() error {
+	if n.Proposal == nil {
+		return nil
+	}
+	if err := n.Proposal.Check(); err != nil {
+		return err
+	}
+	if n.Proposal.Key() != n.Key || n.Proposal.Mark() != n.Won {
+		return model.Invalidf("Proposal", "cannot take a proposal: it is version %d of job %q, where version %d of job %q has won", n.Proposal.Version, n.Proposal.Job.ID, n.Won.Version, n.Key.ID)
+	}
+	return nil
+}
