@@ -60,14 +60,14 @@ type (
 		Rival model.Mark
 	}
 
-	// RolloutRoomRequest asks for a job, whose groups that say count = 0 are
-	// tried with Count allocations beside what runs.
+	// RolloutRoomRequest asks how many more allocations of each group of a job
+	// would fit beside what runs, tried with so many of each at once.
 	RolloutRoomRequest struct {
 		Job    *model.Job
 		Region string
-		Count  int
+		Try    map[string]int
 	}
-	RolloutRoomResponse struct{ Room int }
+	RolloutRoomResponse struct{ Fits map[string]int }
 
 	// RolloutPlanRequest asks for a submit of Job or, unless Without is "", for
 	// what the other regions could do if that one were lost: then they take over
