@@ -65,6 +65,9 @@ func (s *rollouts) submit(ctx context.Context, c *rpc.Inbound, sub *submission) 
 		if err := s.current(sub, p); err != nil {
 			return nil, err
 		}
+		if err := p.Check(); err != nil {
+			return nil, err // no other region would take it
+		}
 	}
 	index, value, err := s.once(ctx, c, key.Namespace, sub.asks, cell.CmdRolloutVote, &cell.RolloutVote{Proposal: p})
 	if err != nil {

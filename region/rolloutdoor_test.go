@@ -282,6 +282,19 @@ func TestASubmitOfADoorWhoseClockIsAheadIsOverruled(t *testing.T) {
 	}
 }
 
+// A number that no version could follow locks no job.
+func TestASubmitDoesNotTakeTheLastNumber(t *testing.T) {
+	d := newLone(t)
+	d.said = func(req *method.RolloutTellRequest) *method.RolloutNews {
+		return &method.RolloutNews{Key: req.News[0].Key, Region: "eu", Open: math.MaxUint64}
+	}
+	if _, err := d.submit("a", &method.JobRegisterRequest{Job: seasJob("web", "us", "eu")}); model.KindOf(err) != model.KindInvalid {
+		t.Error(err)
+	}
+	d.said = nil
+	d.must(d.submit("a", &method.JobRegisterRequest{Job: seasJob("web", "us", "eu")}))
+}
+
 // Three versions that win under its hands are enough: a stop is given up, and says so.
 func TestAStopIsMadeFromThreeVersionsAtMost(t *testing.T) {
 	d := newLone(t)
