@@ -87,6 +87,17 @@ func (d *Deployment) Awaits() bool { return d.IsMultiregion && d.Status == Deplo
 // turn may end before that comes.
 func (d *Deployment) Begun() bool { return !d.IsMultiregion || d.JobModifyIndex > 0 }
 
+// Reverts reports whether the job goes back to its last stable version when the
+// deployment fails as a whole: a group says auto_revert.
+func (d *Deployment) Reverts() bool {
+	for _, g := range d.TaskGroups {
+		if g.AutoRevert {
+			return true
+		}
+	}
+	return false
+}
+
 // RequiresPromotion reports whether canaries of a group wait to be promoted.
 func (d *Deployment) RequiresPromotion() bool {
 	for _, s := range d.TaskGroups {

@@ -161,6 +161,8 @@ func (m *Multiregion) check(f *faults, j *Job) {
 	switch {
 	case m.Count < 0:
 		f.add(at+".count", "%d is negative", m.Count)
+	case m.Count > maxCount:
+		f.add(at+".count", "%d is over the limit of %d; lower it", m.Count, maxCount)
 	case m.Placement != PlacementStatic && m.Placement != PlacementWeighted && m.Placement != PlacementCapacity:
 		f.add(at+".placement", "%q is none of static, weighted, capacity", m.Placement)
 	case m.Divides() && m.Placement == PlacementStatic:
@@ -188,8 +190,11 @@ func (m *Multiregion) check(f *faults, j *Job) {
 			name  string
 			value int
 		}{{"count", r.Count}, {"weight", r.Weight}, {"min", r.Min}, {"max", r.Max}} {
-			if n.value < 0 {
+			switch {
+			case n.value < 0:
 				f.add(at+"."+n.name, "%d is negative", n.value)
+			case n.value > maxCount:
+				f.add(at+"."+n.name, "%d is over the limit of %d; lower it", n.value, maxCount)
 			}
 		}
 		switch {
@@ -200,6 +205,7 @@ func (m *Multiregion) check(f *faults, j *Job) {
 		case m.Divides() && r.Count > 0:
 			f.add(at+".count", "%d: the block's count of %d is divided; give min and max, or remove the block's count", r.Count, m.Count)
 		}
+		m.checkTotal(f, at, j, r)
 		least += max(r.Min, 0)
 		most += r.Max
 		bounded = bounded && r.Max > 0
@@ -216,29 +222,57 @@ func (m *Multiregion) check(f *faults, j *Job) {
 	}
 }
 
+// checkTotal bounds what a region may have to run of all groups; each count alone
+// is bounded by others.
+func (m *Multiregion) checkTotal(f *faults, at string, j *Job, r *MultiregionRegion) {
+	field, count, remedy := at+".count", r.Count, "lower it"
+	if m.Divides() {
+		field, count, remedy = at+".max", cmp.Or(r.Max, m.Count), "give the region a lower max, or lower the block's count"
+	}
+	if own, all := j.total(0), j.total(count); own <= maxCount && count <= maxCount && all > maxCount {
+		f.add(field, "%d for each group that says count = 0 make, with the others, %d allocations, which is over the limit of %d for a job; %s", count, all, maxCount, remedy)
+	}
+}
+
+// total is how many allocations a region has of the job, whose groups that say
+// count = 0 have count there. No sum of what is bounded overflows; what is not
+// counts as one more than the bound.
+func (j *Job) total(count int) (n int) {
+	for _, g := range j.TaskGroups {
+		if g != nil {
+			n += min(max(cmp.Or(g.Count, count), 0), maxCount+1)
+		}
+	}
+	return n
+}
+
 // ScaledIn is a multi-region job with another count of a group: a count of the
 // group's own is that of each region, and one of 0 stands for the count which the
 // regions divide or, when they divide none, for that of the region which was
-// asked.
+// asked. That count is refused when other groups go by it too: they would be scaled
+// as well, whatever their policies say.
 func (j *Job) ScaledIn(region, group string, count int64) (*Job, error) {
-	g := j.Group(group)
-	if g == nil {
-		return nil, Invalidf("Target", "cannot scale job %q: it has no group %q", j.ID, group)
-	}
 	if _, err := j.WithCount(group, count); err != nil {
 		return nil, err
 	}
+	own := j.Group(group).Count != 0
 	out := Clone(j)
 	r := out.Multiregion.Region(region)
+	if !own {
+		for _, g := range j.TaskGroups {
+			if g.Count == 0 && g.Name != group {
+				return nil, Invalidf("Target", "cannot scale group %q of job %q alone: group %q says count = 0 too, and goes by the same count; give one of them a count of its own, or submit the job with another count", group, j.ID, g.Name)
+			}
+		}
+	}
 	switch {
-	case g.Count == 0 && !j.Multiregion.Divides() && r == nil:
+	case !own && !j.Multiregion.Divides() && r == nil:
 		return nil, Invalidf("Target", "cannot scale job %q here: region %q is not one of its regions", j.ID, region)
-	case g.Count == 0 && !j.Multiregion.Divides():
+	case !own && !j.Multiregion.Divides():
 		r.Count = int(count)
-		return out, nil
 	case count == 0:
 		return nil, Invalidf("Count", "cannot scale group %q of job %q to 0 in all regions; stop the job with -global, or scale a region", group, j.ID)
-	case g.Count == 0:
+	case !own:
 		out.Multiregion.Count = int(count)
 	default:
 		out.Group(group).Count = int(count)

@@ -141,7 +141,6 @@ func (j *Job) Faults() (list []*Error, warnings []string) {
 	case len(j.TaskGroups) > maxGroups:
 		f.add("job.group", "%d groups are over the limit of %d", len(j.TaskGroups), maxGroups)
 	}
-	total := 0
 	seen := make(map[string]bool)
 	for i, g := range j.TaskGroups {
 		if g == nil {
@@ -152,10 +151,9 @@ func (j *Job) Faults() (list []*Error, warnings []string) {
 			f.add(fmt.Sprintf("group %.*q", maxIDLen, g.Name), "there are two groups of this name")
 		}
 		seen[g.Name] = true
-		total += max(g.Count, 0)
 		warnings = append(warnings, g.validate(f, j.Type)...)
 	}
-	if total > maxCount {
+	if total := j.total(0); total > maxCount {
 		f.add("group.count", "%d allocations are over the limit of %d for a job", total, maxCount)
 	}
 	return f.list, warnings

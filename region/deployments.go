@@ -136,11 +136,7 @@ func (s *deployments) fail(ctx context.Context, c *rpc.Inbound, req *method.Depl
 	if err != nil {
 		return nil, err
 	}
-	revert := false
-	for _, g := range d.TaskGroups {
-		revert = revert || g.AutoRevert
-	}
-	return s.change(ctx, c, d, req, cell.CmdDeploymentStatus, deploy.Fail(snap, d, "failed by an operator", revert, s.clock.Now()))
+	return s.change(ctx, c, d, req, cell.CmdDeploymentStatus, deploy.Fail(snap, d, "failed by an operator", d.Reverts(), s.clock.Now()))
 }
 
 func (s *deployments) pause(ctx context.Context, c *rpc.Inbound, req *method.DeploymentPauseRequest) (*method.DeploymentUpdateResponse, error) {

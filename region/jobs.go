@@ -57,12 +57,11 @@ func (s *jobs) register(ctx context.Context, c *rpc.Inbound, req *method.JobRegi
 		if req.PreserveCounts {
 			return nil, model.Errorf(model.KindUnsupported, "PreserveCounts is not supported for multi-region jobs; write the counts into the job, or scale it afterwards")
 		}
-		if req.EnforceIndex && !s.multi.came(c, job.Namespace, &asks) {
-			if err := cell.EnforceIndex(s.snapshot().Job(nil, job.Key()), job.ID, req.JobModifyIndex); err != nil {
-				return nil, err
-			}
+		sub := &submission{job: job, priority: req.EvalPriority, asks: &asks, warnings: warnings}
+		if req.EnforceIndex {
+			sub.enforce = &req.JobModifyIndex
 		}
-		return s.multi.submit(ctx, c, &submission{job: job, priority: req.EvalPriority, asks: &asks, warnings: warnings, exact: req.EnforceIndex})
+		return s.multi.submit(ctx, c, sub)
 	}
 	submitted := *job
 	submitted.SubmitTime = now
@@ -143,10 +142,14 @@ func (s *jobs) deregister(ctx context.Context, c *rpc.Inbound, req *method.JobDe
 	}, nil
 }
 
+// stopTries is how many versions of a job a stop is made from: who goes on
+// submitting faster than it is stopped is told of to whoever stops it.
+const stopTries = 3
+
 // stopGlobal stops a multi-region job in all its regions.
 func (s *jobs) stopGlobal(ctx context.Context, c *rpc.Inbound, req *method.JobDeregisterRequest) (*method.JobDeregisterResponse, error) {
 	var done *method.JobRegisterResponse
-	for again := true; again; {
+	for left := stopTries; ; left-- {
 		sub, err := s.multi.stopGlobal(req)
 		if err != nil {
 			return nil, err
@@ -156,7 +159,7 @@ func (s *jobs) stopGlobal(ctx context.Context, c *rpc.Inbound, req *method.JobDe
 		}
 		// A version that this region has heard of only now is stopped as well.
 		newest := rollout.News(s.snapshot(), sub.job.Key()).Won
-		if again = model.KindOf(err) == model.KindConflict && newest.After(sub.from.Mark()) && !s.multi.came(c, sub.job.Namespace, req); !again {
+		if left == 1 || model.KindOf(err) != model.KindConflict || !newest.After(sub.from.Mark()) || s.multi.came(c, sub.job.Namespace, req) {
 			return nil, err
 		}
 	}

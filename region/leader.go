@@ -150,11 +150,7 @@ func (l *leadership) begin(term *group.Group) {
 					return err
 				},
 				Fail: func(snap *state.Snapshot, d *model.Deployment, why string, now time.Time) *cell.DeploymentStatus {
-					revert := false
-					for _, g := range d.TaskGroups {
-						revert = revert || g.AutoRevert
-					}
-					return deploy.Fail(snap, d, why, revert, now)
+					return deploy.Fail(snap, d, why, d.Reverts(), now)
 				},
 			})
 		})

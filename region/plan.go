@@ -46,6 +46,9 @@ func (s *jobs) plan(ctx context.Context, _ *rpc.Inbound, req *method.JobPlanRequ
 		now := s.clock.Now()
 		if req.Share != nil && job.Multiregional() {
 			job = job.InRegion(s.region, req.Share.Count)
+			if _, err := job.Validate(); err != nil {
+				return 0, err // the share's count is the asker's
+			}
 		}
 		job.SubmitTime = now.UnixNano()
 		old := snap.Job(nil, job.Key())

@@ -213,7 +213,7 @@ func (s *Server) leaderElsewhere() string {
 func (s *Server) bind() {
 	read := &reader{snapshot: s.cell.Snapshot, contact: s.cell.LastContact, leader: s.look.Leader, verify: s.cell.Verify}
 	write := &writer{applier: s.cell, clock: s.cfg.Clock}
-	multi := &rollouts{reader: read, writer: write, region: s.cfg.Region, calls: s.rpc, links: linksBy(s.rpc)}
+	multi := &rollouts{reader: read, writer: write, region: s.cfg.Region, calls: s.rpc, links: linksBy(s.rpc), log: s.cfg.Log.Named("rollouts")}
 	multi.bind(s.rpc)
 	(&jobs{reader: read, writer: write, multi: multi, region: s.cfg.Region, checkTask: s.cfg.CheckTask}).bind(s.rpc)
 	(&deployments{reader: read, writer: write}).bind(s.rpc)

@@ -60,14 +60,14 @@ type (
 		Rival model.Mark
 	}
 
-	// RolloutRoomRequest asks for a job, whose groups that say count = 0 are
-	// tried with Count allocations beside what runs.
+	// RolloutRoomRequest asks how many more allocations of each group of a job
+	// would fit beside what runs, tried with so many of each at once.
 	RolloutRoomRequest struct {
 		Job    *model.Job
 		Region string
-		Count  int
+		Try    map[string]int
 	}
-	RolloutRoomResponse struct{ Room int }
+	RolloutRoomResponse struct{ Fits map[string]int }
 
 	// RolloutPlanRequest asks for a submit of Job or, unless Without is "", for
 	// what the other regions could do if that one were lost: then they take over
@@ -97,4 +97,18 @@ type RolloutHolder struct {
 	Region string
 	Holds  bool
 	Error  string `json:",omitempty"`
+}
+
+// Check refuses news whose proposal no region would send.
+func (n *RolloutNews) Check() error {
+	if n.Proposal == nil {
+		return nil
+	}
+	if err := n.Proposal.Check(); err != nil {
+		return err
+	}
+	if n.Proposal.Key() != n.Key || n.Proposal.Mark() != n.Won {
+		return model.Invalidf("Proposal", "cannot take a proposal: it is version %d of job %q, where version %d of job %q has won", n.Proposal.Version, n.Proposal.Job.ID, n.Won.Version, n.Key.ID)
+	}
+	return nil
 }

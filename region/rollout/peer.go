@@ -232,6 +232,10 @@ func (l *loop) exchange(ctx context.Context, p *peer, news []method.RolloutNews)
 		}
 		p.holds[n.Key] = n.Won.ID
 		wg.Go(func() {
+			if err := n.Check(); err != nil {
+				l.Log.Warn("cannot take up what another region says of a rollout", "region", p.region, "job", n.Key.ID, "error", err)
+				return
+			}
 			body := Learn(l.Snapshot(), l.Region, n, l.Clock.Now())
 			if body == nil {
 				body = l.count(ctx, p.region, n)
