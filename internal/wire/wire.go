@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"sync"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 )
@@ -33,13 +34,41 @@ func newHandle() *codec.MsgpackHandle {
 	return h
 }
 
+// Codecs are used again: to make one costs more than most of what they are for.
+// One that failed is in no state to be.
+var (
+	encoders = sync.Pool{New: func() any { return &encoder{codec: codec.NewEncoderBytes(new([]byte), Handle)} }}
+	decoders = sync.Pool{New: func() any { return codec.NewDecoderBytes(nothing, Handle) }}
+)
+
+// encoder is a codec with the buffer that it writes to.
+type encoder struct {
+	codec *codec.Encoder
+	buf   []byte
+}
+
+// keptBuffer is the largest buffer that is kept for the next value.
+const keptBuffer = 64 << 10
+
+// nothing is what a codec at rest holds on to.
+var nothing = []byte{}
+
 // Encode returns v as msgpack.
 func Encode(v any) ([]byte, error) {
-	var buf bytes.Buffer
-	if err := EncodeTo(&buf, v); err != nil {
-		return nil, err
+	e := encoders.Get().(*encoder)
+	e.codec.ResetBytes(&e.buf)
+	if err := e.codec.Encode(v); err != nil {
+		return nil, fmt.Errorf("cannot encode %T: %w", v, err)
 	}
-	return buf.Bytes(), nil
+	out := e.buf
+	if cap(out) > keptBuffer {
+		e.buf = nil
+		e.codec.ResetBytes(&e.buf)
+	} else {
+		out = bytes.Clone(out)
+	}
+	encoders.Put(e)
+	return out, nil
 }
 
 // EncodeTo writes v as msgpack.
@@ -51,18 +80,25 @@ func EncodeTo(w io.Writer, v any) error {
 }
 
 // Decode reads one msgpack value that must fill b exactly; hostile bytes give
-// an error, never a panic.
+// an error, never a panic. What it reads holds no part of b.
 func Decode(b []byte, v any) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("cannot decode %T: %v", v, p)
 		}
 	}()
-	d := codec.NewDecoderBytes(b, Handle)
+	if b == nil {
+		b = nothing
+	}
+	d := decoders.Get().(*codec.Decoder)
+	d.ResetBytes(b)
 	if err := d.Decode(v); err != nil {
 		return fmt.Errorf("cannot decode %T: %w", v, err)
 	}
-	if n := d.NumBytesRead(); n != len(b) {
+	n := d.NumBytesRead()
+	d.ResetBytes(nothing)
+	decoders.Put(d)
+	if n != len(b) {
 		return fmt.Errorf("cannot decode %T: %d bytes follow the value", v, len(b)-n)
 	}
 	return nil
