@@ -44,10 +44,13 @@ type To struct {
 	// is gone, since signs of life cost a server of thousands of them most of
 	// what it does. 0 means Limits.Silence.
 	Quiet time.Duration
+	// JSON asks for the answer's body as JSON when it comes from elsewhere; see
+	// method.Answer.
+	JSON bool
 }
 
 func (to To) envelope(ctx context.Context, spec method.Spec, plain time.Duration) (*Envelope, context.Context, context.CancelFunc) {
-	env := &Envelope{Method: spec.Name, Region: to.Region, AllowStale: to.AllowStale, RequestID: to.RequestID, NodeID: to.NodeID, Quiet: to.Quiet}
+	env := &Envelope{Method: spec.Name, Region: to.Region, AllowStale: to.AllowStale, RequestID: to.RequestID, NodeID: to.NodeID, Quiet: to.Quiet, JSON: to.JSON}
 	// Only writes are told apart by it, and randomness costs a read more than its
 	// routing.
 	if env.RequestID == "" && spec.Write {

@@ -35,6 +35,9 @@ type Envelope struct {
 	// Quiet is for how long the caller bears silence after the first sign of
 	// life; 0 means Limits.Silence.
 	Quiet time.Duration `codec:",omitempty"`
+	// JSON says that the caller passes the answer on over HTTP: where it is a
+	// method.Answer, and the server knows how, its body comes rendered.
+	JSON bool `codec:",omitempty"`
 }
 
 // maxQuiet bounds what a caller may ask for.

@@ -33,6 +33,9 @@ type Meta struct {
 	LastContact time.Duration
 	KnownLeader bool
 	NextToken   string
+	// JSON, unless "", is the answer's body as HTTP has it, in place of the reply's
+	// other fields: see Answer.
+	JSON string `codec:",omitempty" json:"-"`
 	// Encoding, when not nil, is shared with others in this process who are
 	// answered the same. It does not travel.
 	Encoding *Encoding `codec:"-" json:"-"`
