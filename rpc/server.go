@@ -120,7 +120,7 @@ func (s *Server) bind(h *handler) {
 
 func decodeTo[Q any](body []byte) (any, error) {
 	q := new(Q)
-	if err := wire.Decode(body, q); err != nil {
+	if err := wire.Receive(body, q); err != nil {
 		return nil, model.Errorf(model.KindInvalid, "cannot read the request: %w", err)
 	}
 	return q, nil
@@ -431,7 +431,7 @@ func (in *incoming) receive() (*Envelope, []byte, error) {
 		return nil, nil, fmt.Errorf("%w: a call begins with its envelope", errFrame)
 	}
 	env := new(Envelope)
-	if err := wire.Decode(payload, env); err != nil {
+	if err := wire.Receive(payload, env); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errFrame, err)
 	}
 	kind, payload, err = readFrame(in.stream, in.limits)

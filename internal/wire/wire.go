@@ -14,6 +14,15 @@ import (
 	"github.com/hashicorp/go-msgpack/v2/codec"
 )
 
+// Parts that a body may have: any body some, and a long one more by its length. An
+// honest one names the fields of each: lists of rows and jobs have one in 90 bytes
+// and more; only the keys of rows in summaries, in frames of a thousand, have one in
+// 18.
+const (
+	freeParts = 16 << 10
+	partSize  = 24
+)
+
 // maxDepth bounds nesting of decoded values; the deepest honest one, a job
 // with nested driver configuration, stays below 40.
 const maxDepth = 100
@@ -28,9 +37,11 @@ func newHandle() *codec.MsgpackHandle {
 	h.Canonical = true
 	h.MaxDepth = maxDepth
 	h.MapType = reflect.TypeOf(map[string]any(nil))
-	// A lying length must not allocate more than the bytes behind it could
-	// fill; the decoder grows from here as it reads.
-	h.MaxInitLen = 1024
+	// The decoder makes room for so many elements before it sees the first, and
+	// for as many again as it reads on, which for bytes means that all are copied
+	// each time: not so few that this costs much, and not so many that a list of
+	// numbers read as one of structs does.
+	h.MaxInitLen = 64 << 10
 	return h
 }
 
@@ -79,7 +90,7 @@ func EncodeTo(w io.Writer, v any) error {
 	return nil
 }
 
-// Decode reads one msgpack value that must fill b exactly; hostile bytes give
+// Decode reads one msgpack value that must fill b exactly; damaged bytes give
 // an error, never a panic. What it reads holds no part of b.
 func Decode(b []byte, v any) (err error) {
 	defer func() {
@@ -102,4 +113,17 @@ func Decode(b []byte, v any) (err error) {
 		return fmt.Errorf("cannot decode %T: %d bytes follow the value", v, len(b)-n)
 	}
 	return nil
+}
+
+// Receive is Decode, of what another agent sent: what is made of it is in
+// proportion to what came, and a length that lies makes nothing.
+func Receive(b []byte, v any) error {
+	parts, err := scan(b)
+	if most := freeParts + len(b)/partSize; err == nil && parts > most {
+		err = fmt.Errorf("its %d bytes have more than %d parts", len(b), most)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot decode %T: %w", v, err)
+	}
+	return Decode(b, v)
 }
