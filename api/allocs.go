@@ -11,7 +11,7 @@ func listAllocs(r *request) (any, error) {
 		return nil, err
 	}
 	return list(r, method.AllocList, &method.ListRequest{Query: r.read, Full: full},
-		func(out *method.AllocListResponse) (*method.Meta, []*model.AllocStub) { return &out.Meta, out.Allocs },
+		func(out *method.AllocListResponse) []*model.AllocStub { return out.Allocs },
 		func(row *model.AllocStub, region string) { row.Region = region })
 }
 

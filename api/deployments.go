@@ -15,12 +15,12 @@ type deploymentRow struct {
 	Region string `json:",omitempty"`
 }
 
-func deploymentRows(out *method.DeploymentListResponse) (*method.Meta, []*deploymentRow) {
+func deploymentRows(out *method.DeploymentListResponse) []*deploymentRow {
 	rows := make([]*deploymentRow, len(out.Deployments))
 	for i, d := range out.Deployments {
 		rows[i] = &deploymentRow{Deployment: d}
 	}
-	return &out.Meta, rows
+	return rows
 }
 
 func nameDeployment(row *deploymentRow, region string) { row.Region = region }
@@ -30,22 +30,11 @@ func listDeployments(r *request) (any, error) {
 }
 
 func readDeployment(r *request) (any, error) {
-	out, err := call(r, method.DeploymentGet, &method.DeploymentRequest{Query: r.read, DeploymentID: r.id}, func(out *method.DeploymentResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	if out.Deployment == nil {
-		return nil, notFound("deployment", r.id)
-	}
-	return out.Deployment, nil
+	return object(r, "deployment", method.DeploymentGet, &method.DeploymentRequest{Query: r.read, DeploymentID: r.id})
 }
 
 func deploymentAllocations(r *request) (any, error) {
-	out, err := call(r, method.DeploymentAllocs, &method.DeploymentRequest{Query: r.read, DeploymentID: r.id}, func(out *method.AllocListResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	return orEmpty(out.Allocs), nil
+	return show(r, method.DeploymentAllocs, &method.DeploymentRequest{Query: r.read, DeploymentID: r.id})
 }
 
 func jobDeployments(r *request) (any, error) {

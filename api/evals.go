@@ -20,12 +20,12 @@ func listEvals(r *request) (any, error) {
 	return list(r, method.EvalList, r.evals(), evalRows, nameEval)
 }
 
-func evalRows(out *method.EvalListResponse) (*method.Meta, []*evalRow) {
+func evalRows(out *method.EvalListResponse) []*evalRow {
 	rows := make([]*evalRow, len(out.Evals))
 	for i, e := range out.Evals {
 		rows[i] = &evalRow{Evaluation: e}
 	}
-	return &out.Meta, rows
+	return rows
 }
 
 func nameEval(row *evalRow, region string) { row.Region = region }
@@ -57,11 +57,7 @@ func readEval(r *request) (any, error) {
 }
 
 func evalAllocations(r *request) (any, error) {
-	out, err := call(r, method.EvalAllocs, &method.EvalRequest{Query: r.read, EvalID: r.id}, func(out *method.AllocListResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	return orEmpty(out.Allocs), nil
+	return show(r, method.EvalAllocs, &method.EvalRequest{Query: r.read, EvalID: r.id})
 }
 
 func deleteEvals(r *request) (any, error) {

@@ -24,7 +24,7 @@ func listJobs(r *request) (any, error) {
 		known = nil
 	}
 	return listOr(r, method.JobList, &method.ListRequest{Query: r.read, Full: full},
-		func(out *method.JobListResponse) (*method.Meta, []*model.JobStub) { return &out.Meta, out.Jobs },
+		func(out *method.JobListResponse) []*model.JobStub { return out.Jobs },
 		func(row *model.JobStub, region string) { row.Region = region }, known)
 }
 
@@ -118,14 +118,7 @@ func atDoors[Q, R any](r *request, job *model.Job, to rpc.To, m method.Method[Q,
 }
 
 func readJob(r *request) (any, error) {
-	out, err := call(r, method.JobGet, &method.JobRequest{Query: r.read, JobID: r.id}, func(out *method.JobResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	if out.Job == nil {
-		return nil, notFound("job", r.id)
-	}
-	return out.Job, nil
+	return object(r, "job", method.JobGet, &method.JobRequest{Query: r.read, JobID: r.id})
 }
 
 func stopJob(r *request) (any, error) {
@@ -195,7 +188,7 @@ func jobAllocations(r *request) (any, error) {
 		return nil, err
 	}
 	return list(r, method.JobAllocations, &method.JobAllocsRequest{Query: r.read, JobID: r.id, All: all},
-		func(out *method.AllocListResponse) (*method.Meta, []*model.AllocStub) { return &out.Meta, out.Allocs },
+		func(out *method.AllocListResponse) []*model.AllocStub { return out.Allocs },
 		func(row *model.AllocStub, region string) { row.Region = region })
 }
 
@@ -204,14 +197,7 @@ func jobEvaluations(r *request) (any, error) {
 }
 
 func jobSummary(r *request) (any, error) {
-	out, err := call(r, method.JobSummary, &method.JobRequest{Query: r.read, JobID: r.id}, func(out *method.JobSummaryResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	if out.Summary == nil {
-		return nil, notFound("job", r.id)
-	}
-	return out.Summary, nil
+	return object(r, "job", method.JobSummary, &method.JobRequest{Query: r.read, JobID: r.id})
 }
 
 func jobVersions(r *request) (any, error) {

@@ -17,21 +17,15 @@ const regionsHeader = "X-Atoll-Regions"
 
 // list answers a list of one region, or of all: then each row names its region,
 // and the header says what each region's rows are worth.
-func list[Q, R, Row any](r *request, m method.Method[Q, R], req *Q, parts func(*R) (*method.Meta, []*Row), name func(*Row, string)) (any, error) {
-	return listOr[Q, R, Row, any](r, m, req, parts, name, nil)
+func list[Q, R, Row any, A answer[R]](r *request, m method.Method[Q, R], req *Q, rows func(*R) []*Row, name func(*Row, string)) (any, error) {
+	return listOr[Q, R, Row, any, A](r, m, req, rows, name, nil)
 }
 
 // listOr is list, with what is known of regions that do not answer; nil for
 // nothing.
-func listOr[Q, R, Row, Sum any](r *request, m method.Method[Q, R], req *Q, parts func(*R) (*method.Meta, []*Row), name func(*Row, string), known *fallback[Sum, Row]) (any, error) {
+func listOr[Q, R, Row, Sum any, A answer[R]](r *request, m method.Method[Q, R], req *Q, rowsOf func(*R) []*Row, name func(*Row, string), known *fallback[Sum, Row]) (any, error) {
 	if !r.allRegions() {
-		out, err := call(r, m, req, func(out *R) *method.Meta { meta, _ := parts(out); return meta })
-		if err != nil {
-			return nil, err
-		}
-		meta, rows := parts(out)
-		r.response.shared = meta.Encoding
-		return orEmpty(rows), nil
+		return show[Q, R, A](r, m, req)
 	}
 	if r.read.MinIndex > 0 {
 		return nil, model.Invalidf("index", "index %d cannot be waited for in all regions: each has indexes of its own; ask again, or one region", r.read.MinIndex)
@@ -52,7 +46,7 @@ func listOr[Q, R, Row, Sum any](r *request, m method.Method[Q, R], req *Q, parts
 	meta := method.Meta{Index: 1, KnownLeader: true}
 	var bad error
 	var silent []string
-	for _, p := range federation.Ask(ctx, r.api.cfg.Caller, regions, m, req, func(out *R) *method.Meta { meta, _ := parts(out); return meta }) {
+	for _, p := range federation.Ask(ctx, r.api.cfg.Caller, regions, m, req, func(out *R) *method.Meta { return A(out).About() }) {
 		if p.Reply == nil && model.KindOf(p.Err) == model.KindNotFound {
 			// That there is none is an answer.
 			p.RegionAnswer = model.RegionAnswer{Region: p.Region, Freshness: model.Live, Index: 1}
@@ -73,13 +67,13 @@ func listOr[Q, R, Row, Sum any](r *request, m method.Method[Q, R], req *Q, parts
 			silent = append(silent, p.Region)
 			continue
 		}
-		of, part := parts(p.Reply)
-		for _, row := range part {
+		for _, row := range rowsOf(p.Reply) {
 			// A region served by this process shares its rows with us.
 			own := *row
 			name(&own, p.Region)
 			rows = append(rows, &own)
 		}
+		of := A(p.Reply).About()
 		meta.LastContact = max(meta.LastContact, of.LastContact)
 		meta.KnownLeader = meta.KnownLeader && of.KnownLeader
 	}

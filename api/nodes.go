@@ -15,7 +15,7 @@ func listNodes(r *request) (any, error) {
 		known = nil
 	}
 	return listOr(r, method.NodeList, &method.ListRequest{Query: r.read, Full: full},
-		func(out *method.NodeListResponse) (*method.Meta, []*model.NodeStub) { return &out.Meta, out.Nodes },
+		func(out *method.NodeListResponse) []*model.NodeStub { return out.Nodes },
 		func(row *model.NodeStub, region string) { row.Region = region }, known)
 }
 

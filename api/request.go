@@ -186,6 +186,42 @@ func call[Q, R any](r *request, m method.Method[Q, R], req *Q, meta func(*R) *me
 	return out, nil
 }
 
+// show answers with the body of a read that is for one region: nil when there is no
+// such thing. One that comes from elsewhere was encoded there.
+func show[Q, R any, A answer[R]](r *request, m method.Method[Q, R], req *Q) (any, error) {
+	if err := r.oneRegion(); err != nil {
+		return nil, err
+	}
+	to := r.to
+	to.JSON = true
+	out, err := rpc.Call(r.Context(), r.api.cfg.Caller, m, to, req)
+	if err != nil {
+		return nil, err
+	}
+	meta := A(out).About()
+	r.meta(meta)
+	if meta.JSON != "" {
+		return json.RawMessage(meta.JSON), nil
+	}
+	r.response.shared = meta.Encoding
+	return A(out).Body(), nil
+}
+
+// answer is a reply of type R as one that has a body.
+type answer[R any] interface {
+	*R
+	method.Answer
+}
+
+// object is show, of what is an error when it is not there.
+func object[Q, R any, A answer[R]](r *request, what string, m method.Method[Q, R], req *Q) (any, error) {
+	v, err := show[Q, R, A](r, m, req)
+	if err == nil && v == nil {
+		err = notFound(what, r.id)
+	}
+	return v, err
+}
+
 // write makes a write that is for one region; index finds the answer's.
 func write[Q, R any](r *request, m method.Method[Q, R], req *Q, index func(*R) uint64) (*R, error) {
 	if err := r.oneRegion(); err != nil {

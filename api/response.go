@@ -92,8 +92,8 @@ func compress(b []byte) []byte {
 
 // json answers with v.
 func (w *response) json(v any, pretty bool) {
-	var b []byte
 	var err error
+	b, _ := v.(json.RawMessage)
 	if w.shared != nil && !pretty {
 		b = w.shared.Plain(func() []byte { b, _ := json.Marshal(v); return b })
 		if w.zip && len(b) >= minZip {

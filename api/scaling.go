@@ -33,31 +33,15 @@ func scaleJob(r *request) (any, error) {
 }
 
 func jobScaleStatus(r *request) (any, error) {
-	out, err := call(r, method.JobScaleStatus, &method.JobRequest{Query: r.read, JobID: r.id}, func(out *method.JobScaleStatusResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	if out.Status == nil {
-		return nil, notFound("job", r.id)
-	}
-	return out.Status, nil
+	return object(r, "job", method.JobScaleStatus, &method.JobRequest{Query: r.read, JobID: r.id})
 }
 
 func listScalingPolicies(r *request) (any, error) {
 	return list(r, method.ScalingList, &method.ScalingListRequest{Query: r.read, JobID: r.query.Get("job"), Type: r.query.Get("type")},
-		func(out *method.ScalingListResponse) (*method.Meta, []*model.ScalingPolicyStub) {
-			return &out.Meta, out.Policies
-		},
+		func(out *method.ScalingListResponse) []*model.ScalingPolicyStub { return out.Policies },
 		func(row *model.ScalingPolicyStub, region string) { row.Region = region })
 }
 
 func readScalingPolicy(r *request) (any, error) {
-	out, err := call(r, method.ScalingGet, &method.ScalingRequest{Query: r.read, PolicyID: r.id}, func(out *method.ScalingResponse) *method.Meta { return &out.Meta })
-	if err != nil {
-		return nil, err
-	}
-	if out.Policy == nil {
-		return nil, notFound("scaling policy", r.id)
-	}
-	return out.Policy, nil
+	return object(r, "scaling policy", method.ScalingGet, &method.ScalingRequest{Query: r.read, PolicyID: r.id})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -233,12 +234,21 @@ func (d *Directory) Servers(name string) (servers []Peer, known bool) {
 	if r == nil {
 		return nil, false
 	}
-	for _, p := range r.peers {
-		if p.RPC != d.cfg.Self && !p.Left {
-			servers = append(servers, p)
+	for _, p := range d.order(r) {
+		servers = append(servers, *p)
+	}
+	return servers, true
+}
+
+// order is that of Servers. It is called with the lock held.
+func (d *Directory) order(r *region) []*Peer {
+	out := make([]*Peer, 0, len(r.peers))
+	for i := range r.peers {
+		if p := &r.peers[i]; p.RPC != d.cfg.Self && !p.Left {
+			out = append(out, p)
 		}
 	}
-	rank := func(p Peer) (n int) {
+	rank := func(p *Peer) (n int) {
 		if r.failing[p.RPC] {
 			n += 2
 		}
@@ -247,10 +257,41 @@ func (d *Directory) Servers(name string) (servers []Peer, known bool) {
 		}
 		return n
 	}
-	slices.SortStableFunc(servers, func(a, b Peer) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.RTT, b.RTT), cmp.Compare(a.RPC, b.RPC))
+	slices.SortStableFunc(out, func(a, b *Peer) int {
+		if by := rank(a) - rank(b); by != 0 {
+			return by
+		}
+		if by := cmp.Compare(a.RTT, b.RTT); by != 0 {
+			return by
+		}
+		return strings.Compare(a.RPC, b.RPC)
 	})
-	return servers, true
+	return out
+}
+
+// route decides on a call for another region, which may be for its leader: it goes
+// there first, if that is known and answers, since each of the others would pass the
+// call on. known is false for a region never seen.
+func (d *Directory) route(name string, leader bool) (dec rpc.Decision, known bool, err *model.Error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.regions[name]
+	if r == nil {
+		return dec, false, nil
+	}
+	if err := d.shunned(r); err != nil {
+		return dec, true, err
+	}
+	dec = rpc.Decision{Region: name, Cell: r.cell}
+	for _, p := range d.order(r) {
+		dec.Servers = append(dec.Servers, p.RPC)
+		if leader && p.RPC == r.leader && p.Alive && !r.failing[p.RPC] {
+			last := len(dec.Servers) - 1
+			copy(dec.Servers[1:], dec.Servers[:last])
+			dec.Servers[0] = p.RPC
+		}
+	}
+	return dec, true, nil
 }
 
 // Leads takes up which server leads a region, as one of that region says. It is
@@ -261,23 +302,6 @@ func (d *Directory) Leads(name, addr string) {
 	if r := d.regions[name]; r != nil && slices.ContainsFunc(r.peers, func(p Peer) bool { return p.RPC == addr && !p.Left }) {
 		r.leader = addr
 	}
-}
-
-// leaderFirst puts the region's leader before its other servers, if it is known
-// and answers; each of them would pass a call for it on.
-func (d *Directory) leaderFirst(name string, servers []Peer) []Peer {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r := d.regions[name]
-	if r == nil || r.leader == "" || r.failing[r.leader] {
-		return servers
-	}
-	at := slices.IndexFunc(servers, func(p Peer) bool { return p.RPC == r.leader && p.Alive })
-	if at > 0 {
-		leader := servers[at]
-		servers = slices.Insert(slices.Delete(servers, at, at+1), 0, leader)
-	}
-	return servers
 }
 
 // Members returns a region's servers, ourselves too, by name. Those of which only
@@ -338,9 +362,15 @@ func (d *Directory) answered(r *region, addr string) {
 func (d *Directory) Down(name string) *model.Error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r := d.regions[name]
+	if r := d.regions[name]; r != nil {
+		return d.shunned(r)
+	}
+	return nil
+}
+
+// shunned is the error of Down. It is called with the lock held.
+func (d *Directory) shunned(r *region) *model.Error {
 	switch {
-	case r == nil:
 	case r.shut():
 		return d.quarantined(r)
 	case r.down:

@@ -38,7 +38,7 @@ func addresses(d *Directory, region string) (out []string) {
 	return out
 }
 
-func newDirectory(t *testing.T, cfg DirectoryConfig) *Directory {
+func newDirectory(t testing.TB, cfg DirectoryConfig) *Directory {
 	t.Helper()
 	if cfg.Cell == nil {
 		cfg.Cell = func() string { return "" }

@@ -93,7 +93,8 @@ func (r *Router) Route(ctx context.Context, env *rpc.Envelope, spec method.Spec)
 
 func (r *Router) toRegion(env *rpc.Envelope, spec method.Spec) (rpc.Decision, error) {
 	name := env.Region
-	servers, known := r.dir.Servers(name)
+	leader := spec.Place == method.AtLeader || spec.Place == method.AtLeaderOrStale && !env.AllowStale
+	dec, known, down := r.dir.route(name, leader)
 	if !known {
 		var names []string
 		for _, st := range r.dir.Regions() {
@@ -104,15 +105,10 @@ func (r *Router) toRegion(env *rpc.Envelope, spec method.Spec) (rpc.Decision, er
 			Message: fmt.Sprintf("No path to region %q: it is not in this agent's directory, which has %s", name, strings.Join(names, ", ")),
 		}
 	}
-	if err := r.dir.Down(name); err != nil {
-		return rpc.Decision{}, err
+	if down != nil {
+		return rpc.Decision{}, down
 	}
-	if spec.Place == method.AtLeader || spec.Place == method.AtLeaderOrStale && !env.AllowStale {
-		servers = r.dir.leaderFirst(name, servers)
-	}
-	d := decision(name, servers)
-	d.Cell = r.dir.CellOf(name)
-	return d, nil
+	return dec, nil
 }
 
 func decision(region string, servers []Peer) rpc.Decision {
@@ -127,6 +123,9 @@ func decision(region string, servers []Peer) rpc.Decision {
 // reason to fail a call.
 func (r *Router) toLeader(ctx context.Context, env *rpc.Envelope) (rpc.Decision, error) {
 	own := r.Region()
+	if r.cell.Leads() { // as for most calls, which then need no timer
+		return rpc.Decision{Local: true, Region: own}, nil
+	}
 	wait, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
 	for {

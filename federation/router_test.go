@@ -2,6 +2,7 @@ package federation
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -206,6 +207,35 @@ func TestACallWaitsForALeader(t *testing.T) {
 				}
 				if err == nil && got.Local != c.leads || err == nil && !c.leads && !slices.Equal(got.Servers, []string{c.leader}) {
 					t.Errorf("decision %+v", got)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkRoute is what deciding on a call for another region, and reporting that
+// it went well, takes.
+func BenchmarkRoute(b *testing.B) {
+	for _, servers := range []int{1, 3, 7} {
+		b.Run(fmt.Sprintf("servers=%d", servers), func(b *testing.B) {
+			d := newDirectory(b, DirectoryConfig{Region: "us", Self: "us1", Clock: clock.Real})
+			var addrs []string
+			for i := range servers {
+				addrs = append(addrs, fmt.Sprintf("10.0.0.%d:4647", i))
+			}
+			d.Update(slices.Concat(peersOf("us", "us1"), peersOf("eu", addrs...)))
+			d.Leads("eu", addrs[servers-1])
+			r := NewRouter(d, &fakeCell{leads: true}, fakeSessions{})
+			env, spec := &rpc.Envelope{Region: "eu"}, method.Spec{Place: method.AtLeaderOrStale}
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					dec, err := r.Route(context.Background(), env, spec)
+					if err != nil || dec.Servers[0] != addrs[servers-1] {
+						b.Error(dec, err)
+						return
+					}
+					r.Report("eu", dec.Servers[0], nil, 0)
 				}
 			})
 		})

@@ -35,7 +35,7 @@ type To struct {
 	// Timeout bounds the call; 0 means the context's deadline, else ten
 	// seconds, and none for methods that wait by design.
 	Timeout time.Duration
-	// RequestID is made up when empty.
+	// RequestID is made up for a write when empty.
 	RequestID string
 	// NodeID is the node, for methods that nodes serve.
 	NodeID string
@@ -44,11 +44,16 @@ type To struct {
 	// is gone, since signs of life cost a server of thousands of them most of
 	// what it does. 0 means Limits.Silence.
 	Quiet time.Duration
+	// JSON asks for the answer's body as JSON when it comes from elsewhere; see
+	// method.Answer.
+	JSON bool
 }
 
 func (to To) envelope(ctx context.Context, spec method.Spec, plain time.Duration) (*Envelope, context.Context, context.CancelFunc) {
-	env := &Envelope{Method: spec.Name, Region: to.Region, AllowStale: to.AllowStale, RequestID: to.RequestID, NodeID: to.NodeID, Quiet: to.Quiet}
-	if env.RequestID == "" {
+	env := &Envelope{Method: spec.Name, Region: to.Region, AllowStale: to.AllowStale, RequestID: to.RequestID, NodeID: to.NodeID, Quiet: to.Quiet, JSON: to.JSON}
+	// Only writes are told apart by it, and randomness costs a read more than its
+	// routing.
+	if env.RequestID == "" && spec.Write {
 		env.RequestID = model.NewRequestID(time.Now(), nil)
 	}
 	timeout := to.Timeout

@@ -7,33 +7,37 @@ import (
 	"atoll/model"
 )
 
-// Envelope is what routing reads of a call; the body is the handler's alone.
+// Envelope is what routing reads of a call; the body is the handler's alone. What
+// is empty does not travel: most of a read's is.
 type Envelope struct {
 	Method string
 	// Region is the target; "" means the region the call came to.
 	Region string
 	// Cell, unless "", is the cell that the target region is known as: a server
 	// of another one under the same name refuses the call.
-	Cell string
+	Cell string `codec:",omitempty"`
 	// Timeout is what remains of the call's time; clocks are never sent. 0
 	// has no end.
 	Timeout time.Duration
 	// RequestID is the same over retries and hops.
-	RequestID string
+	RequestID string `codec:",omitempty"`
 	// Path are the regions that the call has passed through, in order.
-	Path []string
+	Path []string `codec:",omitempty"`
 	// Hops counts forwards of any kind.
-	Hops int
+	Hops int `codec:",omitempty"`
 	// AllowStale lets any server of the region answer a read.
-	AllowStale bool
+	AllowStale bool `codec:",omitempty"`
 	// Forwarded says that a server of the target region passed the call on
 	// within the region: it is not passed on there again.
-	Forwarded bool
+	Forwarded bool `codec:",omitempty"`
 	// NodeID is the node that serves an AtNode method.
-	NodeID string
+	NodeID string `codec:",omitempty"`
 	// Quiet is for how long the caller bears silence after the first sign of
 	// life; 0 means Limits.Silence.
-	Quiet time.Duration
+	Quiet time.Duration `codec:",omitempty"`
+	// JSON says that the caller passes the answer on over HTTP: where it is a
+	// method.Answer, and the server knows how, its body comes rendered.
+	JSON bool `codec:",omitempty"`
 }
 
 // maxQuiet bounds what a caller may ask for.

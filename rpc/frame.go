@@ -159,7 +159,7 @@ func errorFrame(err error) frame {
 
 func decodeError(payload []byte) error {
 	e := new(model.Error)
-	if err := wire.Decode(payload, e); err != nil || e.Message == "" {
+	if err := wire.Receive(payload, e); err != nil || e.Message == "" {
 		return model.Errorf(model.KindInternal, "the far end sent an error that cannot be read")
 	}
 	return e

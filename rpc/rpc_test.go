@@ -2,12 +2,14 @@ package rpc
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -573,6 +575,60 @@ func TestAClientThatKnowsItsServersSilentAsksOthersAtOnce(t *testing.T) {
 	c.SetServers([]string{us.addr})
 	if _, err := Call(t.Context(), c, echo, To{}, &ping{1}); err != nil || c.Lost() {
 		t.Errorf("with a server that answers: lost %t, %v", c.Lost(), err)
+	}
+}
+
+// What HTTP passes on is encoded once, by the server that has it.
+func TestAnAnswerComesAsJSONToThoseWhoAskForThat(t *testing.T) {
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["eu"] = []string{eu.addr}
+	serve := func(s *Server) {
+		Handle(s, method.JobGet, func(_ context.Context, _ *Inbound, q *method.JobRequest) (*method.JobResponse, error) {
+			out := &method.JobResponse{Meta: method.Meta{Index: 7, KnownLeader: true}}
+			if size, err := strconv.Atoi(q.JobID); err == nil {
+				out.Job = &model.Job{ID: q.JobID, Name: strings.Repeat("n", size)}
+			}
+			return out, nil
+		})
+	}
+	serve(us.Server)
+	serve(eu.Server)
+	for _, c := range []struct {
+		name, id string
+		to       To
+		rendered bool
+		size     int // of the name of the job, -1 for none
+	}{
+		{"asked for", "3", To{Region: "eu", JSON: true}, true, 3},
+		{"not asked for", "3", To{Region: "eu"}, false, 3},
+		{"of this process", "3", To{Region: "us", JSON: true}, false, 3},
+		{"of nothing", "none", To{Region: "eu", JSON: true}, false, -1},
+		{"above the limit with what is beside it", strconv.Itoa(testLimits.MaxBody - 1<<10), To{Region: "eu", JSON: true}, false, testLimits.MaxBody - 1<<10},
+	} {
+		out, err := Call(t.Context(), us.Server, method.JobGet, c.to, &method.JobRequest{JobID: c.id})
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if out.Index != 7 || !out.KnownLeader || (out.JSON != "") != c.rendered {
+			t.Errorf("%s: %+v", c.name, out.Meta)
+		}
+		job := out.Job
+		if c.rendered {
+			if out.Job != nil {
+				t.Errorf("%s: it came twice", c.name)
+			}
+			if err := json.Unmarshal([]byte(out.JSON), &job); err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+		size := -1
+		if job != nil {
+			size = len(job.Name)
+		}
+		if size != c.size {
+			t.Errorf("%s: a name of %d bytes, want %d", c.name, size, c.size)
+		}
 	}
 }
 

@@ -120,7 +120,7 @@ func (s *Server) bind(h *handler) {
 
 func decodeTo[Q any](body []byte) (any, error) {
 	q := new(Q)
-	if err := wire.Decode(body, q); err != nil {
+	if err := wire.Receive(body, q); err != nil {
 		return nil, model.Errorf(model.KindInvalid, "cannot read the request: %w", err)
 	}
 	return q, nil
@@ -281,9 +281,26 @@ func (s *Server) handle(ctx context.Context, h *handler, call *Inbound, body []b
 	if err = s.guard(h, func() (err error) { reply, err = h.unary(ctx, call, req); return err }); err != nil {
 		return false, err
 	}
+	if call.Envelope.JSON {
+		reply = s.rendered(reply)
+	}
 	// In one piece: a system call less for each.
 	err = send(reply, frame{kind: frameEnd})
 	return begun, err
+}
+
+// rendered is a reply with its body as JSON, where it has one and that is not over
+// the limit: encoded here as it would be at its door, it is not encoded, decoded and
+// encoded again on the way there.
+func (s *Server) rendered(reply any) any {
+	a, ok := reply.(method.Answer)
+	if !ok {
+		return reply
+	}
+	if r := method.Render(a); r != nil && len(r.JSON)+s.limits.MaxEnvelope <= s.limits.MaxBody {
+		return r
+	}
+	return reply
 }
 
 // guard turns a handler's panic into an error of its call.
@@ -414,7 +431,7 @@ func (in *incoming) receive() (*Envelope, []byte, error) {
 		return nil, nil, fmt.Errorf("%w: a call begins with its envelope", errFrame)
 	}
 	env := new(Envelope)
-	if err := wire.Decode(payload, env); err != nil {
+	if err := wire.Receive(payload, env); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errFrame, err)
 	}
 	kind, payload, err = readFrame(in.stream, in.limits)

@@ -39,10 +39,14 @@ type listening struct {
 	net.Conn
 	begun time.Time
 	last  atomic.Int64 // since begun
+	mu    sync.Mutex   // serialises writes, and guards what follows
 	// held is what waits for the write that follows; body says that this is the
-	// body of the frame whose head came last. They are the send loop's alone.
+	// body of the frame whose head came last.
 	held []byte
 	body bool
+	// due sends what is held when nothing follows; nil before anything waited so.
+	due   *time.Timer
+	armed bool
 }
 
 // yamux writes the head of a frame, of this many bytes, and its body apart: half
@@ -50,15 +54,24 @@ type listening struct {
 const yamuxHead = 12
 
 // Write holds back what is surely followed at once: the head of a frame with a
-// body, and the frame that opens a stream, since whoever opens one writes to it.
+// body, and the frame that opens a stream, since whoever opens one writes to it. What
+// nobody waits for, that a stream was accepted or is finished with, goes with the
+// next write, or a little later.
 func (l *listening) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	more := false
 	if l.body || len(b) != yamuxHead {
 		l.body = false
 	} else {
-		const typeData, typeWindow, flagSYN = 0, 1, 1
+		const typeData, typeWindow, flagSYN, flagACK, flagFIN, flagRST = 0, 1, 1, 2, 4, 8
+		flags := binary.BigEndian.Uint16(b[2:])
 		l.body = b[1] == typeData && binary.BigEndian.Uint32(b[8:]) > 0
-		more = l.body || b[1] == typeWindow && binary.BigEndian.Uint16(b[2:])&flagSYN != 0
+		more = l.body || b[1] == typeWindow && flags&flagSYN != 0
+		if b[1] == typeWindow && flags&(flagACK|flagFIN) != 0 && flags&flagRST == 0 {
+			more = true
+			l.sendSoon()
+		}
 	}
 	if more && len(l.held) < maxHeld {
 		l.held = append(l.held, b...)
@@ -73,6 +86,36 @@ func (l *listening) Write(b []byte) (int, error) {
 		l.held = nil
 	}
 	return len(b), err
+}
+
+// patience is for how long what nobody waits for is held.
+const patience = time.Millisecond
+
+func (l *listening) sendSoon() {
+	switch {
+	case l.armed:
+		return
+	case l.due == nil:
+		l.due = time.AfterFunc(patience, l.sendHeld)
+	default:
+		l.due.Reset(patience)
+	}
+	l.armed = true
+}
+
+// sendHeld sends what is held. A session that it cannot be sent on is over, and
+// hears of that by its reads.
+func (l *listening) sendHeld() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.armed = false
+	if len(l.held) == 0 {
+		return
+	}
+	if _, err := l.Conn.Write(l.held); err != nil {
+		_ = l.Close()
+	}
+	l.held = l.held[:0]
 }
 
 // maxHeld is after how many bytes of heads they are sent without waiting for more,

@@ -100,11 +100,12 @@ func change[R Row](c *Copy, t *Table[R], rows []R, gone []model.RowKey, limit in
 	return t
 }
 
-// Pieces of an answer: rows in a frame, and what they may be inflated to, which
-// is what a frame could hold without.
+// Pieces of an answer: of each kind, rows in a frame, and about how many bytes of
+// them, unless one is larger; and what all may be inflated to.
 const (
 	frameRows   = 1000
-	maxInflated = 32 << 20
+	frameSize   = 2 << 20
+	maxInflated = 16 << 20
 )
 
 // Send sends an answer in frames.
@@ -114,7 +115,7 @@ func Send(d *Delta, send func(*method.SummaryFrame) error) error {
 	for {
 		piece := method.SummaryRows{
 			Jobs: take(&rest.Jobs), Nodes: take(&rest.Nodes), Deployments: take(&rest.Deployments),
-			GoneJobs: take(&rest.GoneJobs), GoneNodes: take(&rest.GoneNodes), GoneDeployments: take(&rest.GoneDeployments),
+			GoneJobs: takeKeys(&rest.GoneJobs), GoneNodes: takeKeys(&rest.GoneNodes), GoneDeployments: takeKeys(&rest.GoneDeployments),
 		}
 		if count(&piece) > 0 {
 			b, err := pack(&piece)
@@ -133,7 +134,18 @@ func Send(d *Delta, send func(*method.SummaryFrame) error) error {
 	}
 }
 
-func take[T any](rest *[]T) []T {
+func take[R Row](rest *[]R) []R {
+	n, size := 0, 0
+	for n < min(len(*rest), frameRows) && size < frameSize {
+		size += (*rest)[n].Size()
+		n++
+	}
+	out := (*rest)[:n]
+	*rest = (*rest)[n:]
+	return out
+}
+
+func takeKeys(rest *[]model.RowKey) []model.RowKey {
 	n := min(len(*rest), frameRows)
 	out := (*rest)[:n]
 	*rest = (*rest)[n:]
@@ -172,7 +184,7 @@ func unpack(b []byte) (*method.SummaryRows, error) {
 	if len(plain) > maxInflated {
 		return nil, fmt.Errorf("cannot unpack rows: they are over the limit of %d bytes", maxInflated)
 	}
-	if err := wire.Decode(plain, out); err != nil {
+	if err := wire.Receive(plain, out); err != nil {
 		return nil, err
 	}
 	if slices.Contains(out.Jobs, nil) || slices.Contains(out.Nodes, nil) || slices.Contains(out.Deployments, nil) {

@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// Query is what every read carries.
+// Query is what every read carries. What is empty does not travel.
 type Query struct {
-	Namespace string
+	Namespace string `codec:",omitempty"`
 	// MinIndex makes the read wait until the result's index is higher, or
 	// MaxWait is over; 0 does not wait.
-	MinIndex uint64
-	MaxWait  time.Duration
+	MinIndex uint64        `codec:",omitempty"`
+	MaxWait  time.Duration `codec:",omitempty"`
 	// Prefix selects by the beginning of the id.
-	Prefix string
+	Prefix string `codec:",omitempty"`
 	// Filter is a go-bexpr expression over the stored objects.
-	Filter    string
-	PerPage   int
-	NextToken string
-	Reverse   bool
+	Filter    string `codec:",omitempty"`
+	PerPage   int    `codec:",omitempty"`
+	NextToken string `codec:",omitempty"`
+	Reverse   bool   `codec:",omitempty"`
 	// Consistent makes the leader ask its cell whether it leads still before
 	// it answers: the answer then holds every write acknowledged before.
-	Consistent bool
+	Consistent bool `codec:",omitempty"`
 }
 
 // Meta is what every read answers with.
@@ -33,6 +33,9 @@ type Meta struct {
 	LastContact time.Duration
 	KnownLeader bool
 	NextToken   string
+	// JSON, unless "", is the answer's body as HTTP has it, in place of the reply's
+	// other fields: see Answer.
+	JSON string `codec:",omitempty" json:"-"`
 	// Encoding, when not nil, is shared with others in this process who are
 	// answered the same. It does not travel.
 	Encoding *Encoding `codec:"-" json:"-"`
