@@ -5,7 +5,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X atoll/agent.Build=$(VERSION)
 export CGO_ENABLED ?= 0
 
-.PHONY: help build test race e2e bench lint demo cross fuzz clean
+.PHONY: help build test race e2e power bench lint demo cross fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ race: ## the same under the race detector (needs Go and a C compiler)
 e2e: build ## real processes in network namespaces, a real Docker engine (needs root; scripts/setup installs the rest)
 	@ATOLL_BIN=$(CURDIR)/$(BIN) scripts/test -tags e2e -count 1 -timeout 20m ./e2e/...
 
+power: ## servers that lose their power, and what they did not sync (needs Go, root and /dev/fuse; ATOLL_POWER_SEEDS=50 for longer)
+	@scripts/test -tags power -count 1 -timeout 60m -run PowerLoss ./cell
+
 bench: build ## benchmarks of the budgets; figures belong in docs/benchmarks.md (needs Go)
 	$(GO) test -p 1 -run '^$$' -bench . -benchtime 1x -timeout 60m ./cell ./scheduler ./region
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./rpc
@@ -31,6 +34,7 @@ lint: ## gofmt, vet, staticcheck (needs Go)
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e,bench ./e2e/...
+	$(GO) vet -tags power ./cell ./internal/forgetfs
 	$(GO) tool staticcheck ./...
 
 demo: build ## three regions on this machine: submit to one, run in another, lose one (needs Go)

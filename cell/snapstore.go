@@ -53,6 +53,11 @@ func openSnapshots(raftDir, build string, log hclog.Logger, fail func(error) err
 	if err != nil {
 		return nil, fmt.Errorf("cannot open snapshots in %s: %w", raftDir, err)
 	}
+	// The log is cut short as soon as a snapshot is in its place, so that its
+	// place must last.
+	if err := syncDir(raftDir); err != nil {
+		return nil, fmt.Errorf("cannot open snapshots in %s: %w", raftDir, err)
+	}
 	s := &snapStore{FileSnapshotStore: inner, dir: snapshotDir(raftDir), build: build, log: log, fail: fail}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -133,6 +138,11 @@ func (s *snapSink) Close() error {
 	s.ended = true
 	if err := s.verdict(nil); err != nil {
 		return errors.Join(fmt.Errorf("cannot take the snapshot: %w", err), s.remove())
+	}
+	// Raft syncs the files before it gives the snapshot its place, and not that
+	// they are in it: after a loss of power it could be there without them.
+	if err := syncDir(filepath.Join(s.store.dir, s.ID()+snapTemp)); err != nil {
+		return errors.Join(err, s.remove())
 	}
 	if err := s.SnapshotSink.Close(); err != nil {
 		return errors.Join(err, s.remove())
