@@ -53,10 +53,8 @@ func listOr[Q, R, Row, Sum any, A answer[R]](r *request, m method.Method[Q, R], 
 			answers = append(answers, p.RegionAnswer)
 			continue
 		}
-		if p.Reply != nil {
-			if _, part := parts(p.Reply); slices.Contains(part, nil) {
-				p.Refuse("a row is missing")
-			}
+		if p.Reply != nil && slices.Contains(rowsOf(p.Reply), nil) {
+			p.Refuse("a row is missing")
 		}
 		answers = append(answers, p.RegionAnswer)
 		if p.Reply == nil {
