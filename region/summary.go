@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-bexpr"
-
 	"atoll/cell/state"
 	"atoll/federation"
 	"atoll/federation/summary"
@@ -169,23 +167,19 @@ func (t table[R]) selection(ctx context.Context, req *method.SummaryRequest) (*s
 	if sel.After, err = summary.ParseToken(req.NextToken); err != nil {
 		return nil, 0, err
 	}
-	if req.Filter != "" {
-		filter, err := bexpr.CreateEvaluator(req.Filter, bexpr.WithMaxExpressions(maxFilterSteps))
-		if err != nil {
-			return nil, 0, model.Invalidf("filter", "cannot list: filter %q: %v", req.Filter, err)
-		}
-		// A filter that few rows pass is asked for all of them, two microseconds
-		// or more for each: nobody waits for that for longer than the call.
+	filter, err := newFilter(req.Filter)
+	if err != nil {
+		return nil, 0, err
+	}
+	if filter != nil {
+		// A filter that few rows pass is asked for all of them: nobody waits for
+		// that for longer than the call.
 		seen := 0
 		sel.Keep = func(row R) (bool, error) {
 			if seen++; seen%256 == 0 && ctx.Err() != nil {
 				return false, ctx.Err()
 			}
-			ok, err := filter.Evaluate(row)
-			if err != nil {
-				return false, model.Invalidf("filter", "cannot list: filter %q: %v", req.Filter, err)
-			}
-			return ok, nil
+			return filter.passes(row)
 		}
 	}
 	return sel, limit, nil
