@@ -20,6 +20,12 @@ const maxDepth = 100
 // Handle is the shared codec configuration; treat it as read-only.
 var Handle = newHandle()
 
+var whole = func() *codec.MsgpackHandle {
+	h := newHandle()
+	h.ErrorIfNoField = true
+	return h
+}()
+
 func newHandle() *codec.MsgpackHandle {
 	h := &codec.MsgpackHandle{}
 	h.RawToString = true
@@ -51,14 +57,20 @@ func EncodeTo(w io.Writer, v any) error {
 }
 
 // Decode reads one msgpack value that must fill b exactly; hostile bytes give
-// an error, never a panic.
-func Decode(b []byte, v any) (err error) {
+// an error, never a panic. Fields that v does not have are passed over.
+func Decode(b []byte, v any) error { return decode(b, v, Handle) }
+
+// DecodeAll is Decode for what may not be understood in part: a field that v does
+// not have, of a newer version, is an error.
+func DecodeAll(b []byte, v any) error { return decode(b, v, whole) }
+
+func decode(b []byte, v any, h *codec.MsgpackHandle) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("cannot decode %T: %v", v, p)
 		}
 	}()
-	d := codec.NewDecoderBytes(b, Handle)
+	d := codec.NewDecoderBytes(b, h)
 	if err := d.Decode(v); err != nil {
 		return fmt.Errorf("cannot decode %T: %w", v, err)
 	}
