@@ -48,6 +48,10 @@ func (d dataDir) prepare(open func(string) (LogStore, error), newID string) (id 
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return "", err
 	}
+	// Files that are synced in a directory which is not may go with it.
+	if err := syncDir(filepath.Dir(d.path)); err != nil {
+		return "", err
+	}
 	format, err := d.format()
 	if err != nil {
 		return "", err

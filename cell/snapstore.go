@@ -53,6 +53,10 @@ func openSnapshots(raftDir, build string, log hclog.Logger, fail func(error) err
 	if err != nil {
 		return nil, fmt.Errorf("cannot open snapshots in %s: %w", raftDir, err)
 	}
+	// Their directory is made here: a log that was cut must not outlive them.
+	if err := syncDir(raftDir); err != nil {
+		return nil, fmt.Errorf("cannot open snapshots in %s: %w", raftDir, err)
+	}
 	s := &snapStore{FileSnapshotStore: inner, dir: snapshotDir(raftDir), build: build, log: log, fail: fail}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
