@@ -103,7 +103,10 @@ var table = map[Command]command{
 // state before it. Its answer goes to the proposer, and is kept for whoever
 // sends the same request again; an error leaves the state as it was.
 type command struct {
-	apply func(tx *state.Txn, snap *state.Snapshot, index uint64, body []byte) (any, error)
+	// read makes an entry's body what apply takes. It fails for one that has more
+	// to it than this version knows.
+	read  func(body []byte) (any, error)
+	apply func(tx *state.Txn, snap *state.Snapshot, index uint64, body any) (any, error)
 	// recall makes a kept answer of its bytes.
 	recall func(kept []byte) (any, error)
 }
@@ -113,12 +116,12 @@ type None struct{}
 
 func typed[T, R any](f func(*state.Txn, *state.Snapshot, uint64, *T) (*R, error)) command {
 	return command{
-		apply: func(tx *state.Txn, snap *state.Snapshot, index uint64, body []byte) (any, error) {
+		read: func(body []byte) (any, error) {
 			v := new(T)
-			if err := wire.Decode(body, v); err != nil {
-				return nil, err
-			}
-			return f(tx, snap, index, v)
+			return v, wire.DecodeAll(body, v)
+		},
+		apply: func(tx *state.Txn, snap *state.Snapshot, index uint64, body any) (any, error) {
+			return f(tx, snap, index, body.(*T))
 		},
 		recall: func(kept []byte) (any, error) {
 			v := new(R)
@@ -187,7 +190,7 @@ func split(entry []byte) (cmd Command, req *state.Request, body []byte, err erro
 			return 0, nil, nil, errShortEntry
 		}
 		req = new(state.Request)
-		if err := wire.Decode(entry[:size], req); err != nil {
+		if err := wire.DecodeAll(entry[:size], req); err != nil {
 			return 0, nil, nil, err
 		}
 		entry = entry[size:]

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -284,6 +285,9 @@ func TestDataOfANewerVersionAreRefusedAndKept(t *testing.T) {
 		"a log entry": {func(t *testing.T, d dataDir) {
 			store(t, d, &raft.Log{Type: raft.LogCommand, Data: []byte{250, 1}, Extensions: []byte("v-new")})
 		}, []string{"command 250", "v-new", "v-old"}},
+		"a field of a log entry": {func(t *testing.T, d dataDir) {
+			store(t, d, &raft.Log{Type: raft.LogCommand, Data: entryWith(t, "Shiny", ""), Extensions: []byte("v-new")})
+		}, []string{"command 5", "Shiny", "v-new", "v-old"}},
 		"a snapshot": {func(t *testing.T, d dataDir) {
 			name, err := newestSnapshot(d.path)
 			if err != nil {
@@ -384,6 +388,48 @@ func TestASnapshotOfANewerLeaderIsRefusedBeforeItTakesAPlace(t *testing.T) {
 	}
 }
 
+// entryWith is a log entry that has a field more than this version knows in its body
+// or its request, unless that is "".
+func entryWith(t *testing.T, inBody, inRequest string) []byte {
+	t.Helper()
+	fields := func(known, more string) map[string]any {
+		out := map[string]any{known: nil}
+		if more != "" {
+			out[more] = true
+		}
+		return out
+	}
+	r, err := wire.Encode(fields("ID", inRequest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := wire.Encode(fields("Evals", inBody))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Concat([]byte{entryOnce, 0, byte(len(r))}, r, []byte{byte(CmdEvals)}, body)
+}
+
+func TestAnEntryThatIsNotKnownInAllIsNotApplied(t *testing.T) {
+	apply := func(data []byte) (panicked any) {
+		s, err := state.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { panicked = recover() }()
+		(&fsm{store: s, replay: &replay{}}).Apply(&raft.Log{Index: 1, Data: data})
+		return nil
+	}
+	if p := apply(entryWith(t, "", "")); p != nil {
+		t.Fatalf("one that is known: %v", p)
+	}
+	for what, data := range map[string][]byte{"a field of the body": entryWith(t, "Shiny", ""), "a field of the request": entryWith(t, "", "Shiny")} {
+		if p := fmt.Sprint(apply(data)); !strings.Contains(p, "newer version") || !strings.Contains(p, "Shiny") {
+			t.Errorf("%s: %s", what, p)
+		}
+	}
+}
+
 func TestAFollowerRefusesAnEntryOfANewerLeader(t *testing.T) {
 	d := filledDir(t)
 	s, err := openBolt(d.file(fileLog))
@@ -396,14 +442,17 @@ func TestAFollowerRefusesAnEntryOfANewerLeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entry := &raft.Log{Index: last + 1, Term: 2, Type: raft.LogCommand, Data: []byte{250}, Extensions: []byte("v-new")}
-	err = c.StoreLogs([]*raft.Log{entry})
-	var newer *state.Newer
-	if !errors.As(err, &newer) || !strings.Contains(err.Error(), "v-new") || !strings.Contains(err.Error(), "v-old") {
-		t.Errorf("%v", err)
-	}
-	if now, _ := c.LastIndex(); now != last {
-		t.Error("it is stored")
+	for what, data := range map[string][]byte{
+		"a command": {250}, "a field of the body": entryWith(t, "Shiny", ""), "a field of the request": entryWith(t, "", "Shiny"),
+	} {
+		err := c.StoreLogs([]*raft.Log{{Index: last + 1, Term: 2, Type: raft.LogCommand, Data: data, Extensions: []byte("v-new")}})
+		var newer *state.Newer
+		if !errors.As(err, &newer) || !strings.Contains(err.Error(), "v-new") || !strings.Contains(err.Error(), "v-old") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if now, _ := c.LastIndex(); now != last {
+			t.Errorf("%s: it is stored", what)
+		}
 	}
 	if c.broken.Load() != nil {
 		t.Error("it counts as a failure of the disk")

@@ -16,8 +16,9 @@ type NodeDrain struct {
 	Spec *model.DrainSpec
 	// MarkEligible lets new work onto the node again when a drain ends.
 	MarkEligible bool
-	// Complete says that nothing is left; otherwise a drain that ends was
-	// given up.
+	// Complete says that nothing is left, and does nothing where something is:
+	// a plan that was checked before the drain began may have come meanwhile.
+	// Otherwise a drain that ends was given up.
 	Complete bool
 	// Meta is what the operator says of it.
 	Meta map[string]string
@@ -51,6 +52,9 @@ func applyNodeDrain(tx *state.Txn, snap *state.Snapshot, index uint64, c *NodeDr
 		_, err := tx.ChangeNode(c.NodeID, state.NodeEvent(model.NodeEventDrain, "Node drain strategy set", c.Derive.Time), func(n *model.Node) { c.begin(n) })
 		return &NodeChanged{NodeModifyIndex: index}, err
 	}
+	if c.Complete && old.DrainStrategy != nil && leaves(snap, old) {
+		return &NodeChanged{NodeModifyIndex: old.ModifyIndex}, nil
+	}
 	opens := c.MarkEligible && old.SchedulingEligibility != model.NodeEligible
 	if old.DrainStrategy == nil && !opens {
 		return &NodeChanged{NodeModifyIndex: old.ModifyIndex}, nil
@@ -73,6 +77,17 @@ func applyNodeDrain(tx *state.Txn, snap *state.Snapshot, index uint64, c *NodeDr
 	}
 	evals, err := evaluateNode(tx, snap, index, n, c.Derive)
 	return &NodeChanged{index, evals}, err
+}
+
+// leaves reports whether something has still to leave a node that drains.
+func leaves(snap *state.Snapshot, n *model.Node) bool {
+	id, _ := model.ParseUUID(n.ID)
+	for r := range snap.AllocsOfNode(nil, id) {
+		if !r.ClientTerminal() && !(n.DrainStrategy.IgnoreSystemJobs && r.Job().Type == model.JobTypeSystem) {
+			return true
+		}
+	}
+	return false
 }
 
 // begin makes a node drain, or drain in another way.

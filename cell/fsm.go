@@ -26,18 +26,22 @@ type answer struct {
 }
 
 // Apply applies one log entry. It panics on a command that this version does
-// not know: to pass over it would let this server's state diverge from the
-// others' for good, and a restart on a newer version applies it rightly.
+// not know, or not in all: to pass over it would let this server's state diverge
+// from the others' for good, and a restart on a newer version applies it rightly.
 func (f *fsm) Apply(l *raft.Log) any {
 	begun := time.Now()
 	defer func() { f.replay.applying.Add(int64(time.Since(begun))) }()
 	cmd, req, body, err := split(l.Data)
 	if err != nil {
-		panic(fmt.Sprintf("cell: log entry %d cannot be read: %v", l.Index, err))
+		panic(fmt.Sprintf("cell: log entry %d cannot be read by this version of Atoll: %v; start a newer version", l.Index, err))
 	}
 	do, ok := table[cmd]
 	if !ok {
 		panic(fmt.Sprintf("cell: log entry %d holds command %d, which this version of Atoll does not know; start a newer version", l.Index, cmd))
+	}
+	asks, err := do.read(body)
+	if err != nil {
+		panic(fmt.Sprintf("cell: log entry %d, command %d, cannot be read by this version of Atoll: %v; start a newer version", l.Index, cmd, err))
 	}
 	out := answer{index: l.Index}
 	snap := f.store.Snapshot()
@@ -60,7 +64,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 	}
 	out.err = f.store.Write(l.Index, func(tx *state.Txn) (err error) {
 		tx.Cause(eventTypes[cmd], len(l.Data))
-		if out.value, err = do.apply(tx, snap, l.Index, body); err != nil || req == nil {
+		if out.value, err = do.apply(tx, snap, l.Index, asks); err != nil || req == nil {
 			return err
 		}
 		kept, err := wire.Encode(out.value)

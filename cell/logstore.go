@@ -150,8 +150,8 @@ func (l logDecoder) decode(b []byte, into *raft.Log) error {
 	return nil
 }
 
-// unknown returns the *state.Newer of an entry that this version cannot apply,
-// nil when it can.
+// unknown returns the *state.Newer of an entry that this version cannot apply, or
+// only in part, nil when it can. What this version wrote itself is not read for it.
 func unknown(l *raft.Log, build string) error {
 	if l.Type != raft.LogCommand {
 		return nil
@@ -160,10 +160,23 @@ func unknown(l *raft.Log, build string) error {
 	if err != nil {
 		return fmt.Errorf("log entry %d cannot be read: %w", l.Index, err)
 	}
-	if _, known := table[cmd]; known {
+	newer := &state.Newer{What: fmt.Sprintf("log entry %d, command %d", l.Index, cmd), Written: string(l.Extensions), Ours: build}
+	do, known := table[cmd]
+	switch {
+	case !known:
+		return newer
+	case newer.Written == build:
 		return nil
 	}
-	return &state.Newer{What: fmt.Sprintf("log entry %d, command %d", l.Index, cmd), Written: string(l.Extensions), Ours: build}
+	_, _, body, err := split(l.Data)
+	if err == nil {
+		_, err = do.read(body)
+	}
+	if err != nil {
+		newer.What += fmt.Sprintf(" (%v)", err)
+		return newer
+	}
+	return nil
 }
 
 // hangLimit is how long one write to the disk may take. A leader whose disk

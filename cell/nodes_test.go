@@ -201,3 +201,29 @@ func TestAReportAfterSilenceIsEvaluated(t *testing.T) {
 		}
 	}
 }
+
+func TestADrainIsNotCompleteWhileSomethingIsLeft(t *testing.T) {
+	c := openAlone(t, t.TempDir())
+	n := testNode(1)
+	id, _ := model.ParseUUID(n.ID)
+	must(t, c, CmdNodeRegister, &NodeRegister{Node: n, Derive: NewDerive(1)})
+	must(t, c, CmdNodeDrain, &NodeDrain{NodeID: n.ID, Spec: &model.DrainSpec{}, Derive: NewDerive(2)})
+	// Its plan was checked before the drain began.
+	alloc := placed(t, c, "a", id, 1)[0]
+	complete := func() *model.Node {
+		index := c.Snapshot().Node(nil, n.ID).ModifyIndex
+		must(t, c, CmdNodeDrain, &NodeDrain{NodeID: n.ID, Complete: true, IfModifyIndex: index, Derive: NewDerive(3)})
+		return c.Snapshot().Node(nil, n.ID)
+	}
+	if now := complete(); now.DrainStrategy == nil || now.LastDrain.Status != model.DrainDraining {
+		t.Errorf("with an allocation on its way: %+v", now.LastDrain)
+	}
+	stopped(t, c, "a", alloc)
+	if now := complete(); now.DrainStrategy == nil {
+		t.Error("what was told to stop runs still")
+	}
+	must(t, c, CmdAllocReports, &AllocReports{NodeID: id, Updates: []*model.AllocUpdate{{ID: alloc.String(), ClientStatus: model.AllocClientComplete}}, Derive: NewDerive(4)})
+	if now := complete(); now.DrainStrategy != nil || now.LastDrain.Status != model.DrainComplete {
+		t.Errorf("once it is empty: %+v", now.LastDrain)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"atoll/drivers"
+	"atoll/internal/wholefile"
 	"atoll/internal/wire"
 	"atoll/model"
 )
@@ -194,7 +195,7 @@ func identity(dir string) (id, secret string, err error) {
 		b, err := os.ReadFile(file)
 		if errors.Is(err, os.ErrNotExist) {
 			made := model.NewUUID(nil).String()
-			if err := os.WriteFile(file, []byte(made), 0o600); err != nil {
+			if err := wholefile.Write(file, []byte(made)); err != nil {
 				return "", fmt.Errorf("cannot keep the node's %s: %w", name, err)
 			}
 			return made, nil

@@ -154,9 +154,7 @@ func (c *check) holds(id model.UUID) bool {
 		}
 		if set == nil {
 			set = usedPorts(n, ports)
-			for _, r := range c.freed[id] {
-				r.HostPorts(set.drop)
-			}
+			set.release(ports, c.freed[id], c.freed[id]...)
 		}
 		row := model.AllocRow{Extra: pl.Extra}
 		free := true

@@ -46,7 +46,7 @@ type State interface {
 	Nodes() iter.Seq[*model.Node]
 	Node(id model.UUID) *model.Node
 	// Load is what a node's live rows hold: sums, and ports in ascending
-	// order, not to be changed.
+	// order, each as often as it is held, not to be changed.
 	Load(id model.UUID) (model.Usage, []uint16)
 	Index() uint64
 	// Algorithm is model.AlgorithmBinpack or model.AlgorithmSpread.

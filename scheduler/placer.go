@@ -113,7 +113,7 @@ func (p *placer) free(r *model.AllocRow) {
 	c.used = c.used.Sub(r.Shared.Usage)
 	c.freed = append(c.freed, r)
 	if c.ports != nil {
-		r.HostPorts(c.ports.drop)
+		c.ports.release(c.held, c.freed, r)
 	}
 }
 
@@ -134,9 +134,7 @@ func (p *placer) hold(r *model.AllocRow) {
 func (c *candidate) usedPorts() *portSet {
 	if c.ports == nil {
 		c.ports = usedPorts(c.node, c.held)
-		for _, r := range c.freed {
-			r.HostPorts(c.ports.drop)
-		}
+		c.ports.release(c.held, c.freed, c.freed...)
 	}
 	return c.ports
 }

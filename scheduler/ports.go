@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,30 @@ func usedPorts(n *model.Node, held []uint16) *portSet {
 		reservePorts(p, n.ReservedResources.Networks.ReservedHostPorts)
 	}
 	return p
+}
+
+// release takes the ports of freed rows out of a set of what is held, but for those
+// that another row holds too. freed are all that are free.
+func (p *portSet) release(held []uint16, freed []*model.AllocRow, rows ...*model.AllocRow) {
+	for _, r := range rows {
+		r.HostPorts(func(port int) {
+			at, _ := slices.BinarySearch(held, uint16(port))
+			holders := 0
+			for at+holders < len(held) && int(held[at+holders]) == port {
+				holders++
+			}
+			for _, f := range freed {
+				f.HostPorts(func(other int) {
+					if other == port {
+						holders--
+					}
+				})
+			}
+			if holders <= 0 {
+				p.drop(port)
+			}
+		})
+	}
 }
 
 // reservePorts adds ports written as "22,80,8000-8010"; what is no port is

@@ -188,3 +188,33 @@ func TestAReplacementMayTakeThePortOfItsPredecessor(t *testing.T) {
 		t.Errorf("place %d stop %d: %v", len(p.Plan.Place), len(p.Plan.Stop), p.Failed["web"])
 	}
 }
+
+func TestAPortThatTwoHoldIsFreeOnceBothAreGone(t *testing.T) {
+	w := newWorld()
+	n := w.node("a")
+	shared := func(j *model.Job) {
+		staticPort(80)(j)
+		j.TaskGroups[0].Networks[0].ReservedPorts[0].IgnoreCollision = true
+		j.TaskGroups[0].Update = model.NewUpdateStrategy() // one by one
+	}
+	j := w.register(job("j", 2, shared))
+	w.settle(t, j)
+	old := w.live(j)
+	for _, r := range old {
+		w.health(r.ID, true)
+	}
+	// The next version wants the port for itself.
+	j = w.register(job("j", 2, shared, spec, func(j *model.Job) { j.TaskGroups[0].Networks[0].ReservedPorts[0].IgnoreCollision = false }))
+	if p := w.proposeOn(t, j); len(p.Place) != 0 || len(p.Stop) != 0 {
+		t.Errorf("place %d stop %d", len(p.Place), len(p.Stop))
+	}
+	plan := replacement(w, j, old, n)
+	plan.Place[0].Extra.Ports = []model.PortMapping{{Label: "http", Value: 80}}
+	if accepted, rejected := Check(w, plan); len(accepted.Place) != 0 || len(rejected) != 1 {
+		t.Errorf("with the other there: %d stand, %v refuse", len(accepted.Place), rejected)
+	}
+	plan.Stop = append(plan.Stop, model.PlanStop{ID: old[1].ID})
+	if accepted, rejected := Check(w, plan); len(accepted.Place) != 1 || len(rejected) != 0 {
+		t.Errorf("with both gone: %d stand, %v refuse", len(accepted.Place), rejected)
+	}
+}

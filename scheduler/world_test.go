@@ -108,7 +108,7 @@ func (w *world) Load(id model.UUID) (u model.Usage, ports []uint16) {
 		}
 	}
 	slices.Sort(ports)
-	return u, slices.Compact(ports)
+	return u, ports
 }
 
 // node adds a ready node of 1,000 MHz, 1,000 MB and 10,000 MB of disk.

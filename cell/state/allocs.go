@@ -75,7 +75,8 @@ type nodeAllocs struct {
 	changes   []change
 	forgotten uint64
 	// usage and ports are of the rows that are not terminal; ports are
-	// sorted, and replaced, never changed.
+	// sorted, and replaced, never changed. One that several rows hold, since
+	// they said that they may, is there as often.
 	usage model.Usage
 	ports []uint16
 }
@@ -353,9 +354,9 @@ func (n *nodeAllocs) hold(row *model.AllocRow, sign int) {
 	row.HostPorts(func(port int) {
 		at, found := slices.BinarySearch(n.ports, uint16(port))
 		switch {
-		case sign > 0 && !found:
+		case sign > 0:
 			n.ports = slices.Insert(slices.Clip(slices.Clone(n.ports)), at, uint16(port))
-		case sign < 0 && found:
+		case found:
 			n.ports = slices.Delete(slices.Clone(n.ports), at, at+1)
 		}
 	})

@@ -590,3 +590,29 @@ func TestPrefixesFindAllocations(t *testing.T) {
 		t.Errorf("a prefix that is no id found %v", got)
 	}
 }
+
+func TestAPortThatTwoAllocationsHoldIsHeldUntilBothAreOver(t *testing.T) {
+	s, _, _, node, _ := deployed(t)
+	held := func() []uint16 {
+		_, ports := s.Snapshot().Load(node)
+		return ports
+	}
+	j := job("b")
+	write(t, s, 20, func(tx *Txn) error { _, err := tx.UpsertJob(j); return err })
+	cur := s.Snapshot().Job(nil, j.Key())
+	extra := &model.AllocExtra{Ports: []model.PortMapping{{Label: "p", Value: 80, IgnoreCollision: true}}}
+	c := place(cur, []model.UUID{node}, 2, extra)
+	write(t, s, 21, func(tx *Txn) error { return applyPlan(tx, c) })
+	rows, _ := s.Snapshot().AllocsOfJob(nil, j.Key())
+	index := uint64(22)
+	for r := range rows {
+		if got := held(); !slices.Contains(got, 80) {
+			t.Errorf("ports %v are held while %s runs", got, r.ID)
+		}
+		report(t, s, index, node, time.Unix(0, 22), &model.AllocUpdate{ID: r.ID.String(), ClientStatus: model.AllocClientComplete})
+		index++
+	}
+	if got := held(); slices.Contains(got, 80) {
+		t.Errorf("ports %v are held when both are over", got)
+	}
+}

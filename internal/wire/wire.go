@@ -30,6 +30,12 @@ const maxDepth = 100
 // Handle is the shared codec configuration; treat it as read-only.
 var Handle = newHandle()
 
+var whole = func() *codec.MsgpackHandle {
+	h := newHandle()
+	h.ErrorIfNoField = true
+	return h
+}()
+
 func newHandle() *codec.MsgpackHandle {
 	h := &codec.MsgpackHandle{}
 	h.RawToString = true
@@ -50,6 +56,8 @@ func newHandle() *codec.MsgpackHandle {
 var (
 	encoders = sync.Pool{New: func() any { return &encoder{codec: codec.NewEncoderBytes(new([]byte), Handle)} }}
 	decoders = sync.Pool{New: func() any { return codec.NewDecoderBytes(nothing, Handle) }}
+	// wholeDecoders refuse what they do not know.
+	wholeDecoders = sync.Pool{New: func() any { return codec.NewDecoderBytes(nothing, whole) }}
 )
 
 // encoder is a codec with the buffer that it writes to.
@@ -91,8 +99,15 @@ func EncodeTo(w io.Writer, v any) error {
 }
 
 // Decode reads one msgpack value that must fill b exactly; damaged bytes give
-// an error, never a panic. What it reads holds no part of b.
-func Decode(b []byte, v any) (err error) {
+// an error, never a panic. What it reads holds no part of b. Fields that v does not
+// have are passed over.
+func Decode(b []byte, v any) error { return decode(b, v, &decoders) }
+
+// DecodeAll is Decode for what may not be understood in part: a field that v does
+// not have, of a newer version, is an error.
+func DecodeAll(b []byte, v any) error { return decode(b, v, &wholeDecoders) }
+
+func decode(b []byte, v any, from *sync.Pool) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("cannot decode %T: %v", v, p)
@@ -101,14 +116,14 @@ func Decode(b []byte, v any) (err error) {
 	if b == nil {
 		b = nothing
 	}
-	d := decoders.Get().(*codec.Decoder)
+	d := from.Get().(*codec.Decoder)
 	d.ResetBytes(b)
 	if err := d.Decode(v); err != nil {
 		return fmt.Errorf("cannot decode %T: %w", v, err)
 	}
 	n := d.NumBytesRead()
 	d.ResetBytes(nothing)
-	decoders.Put(d)
+	from.Put(d)
 	if n != len(b) {
 		return fmt.Errorf("cannot decode %T: %d bytes follow the value", v, len(b)-n)
 	}

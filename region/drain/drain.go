@@ -27,7 +27,8 @@ type Config struct {
 	Snapshot func() *state.Snapshot
 	// Mark lets allocations leave their nodes.
 	Mark func(ctx context.Context, allocs []model.UUID) error
-	// Done ends the drain of a node, unless the node has changed.
+	// Done ends the drain of a node, unless the node has changed or something has
+	// come to it.
 	Done  func(ctx context.Context, n *model.Node) error
 	Clock clock.Clock
 	Log   hclog.Logger
@@ -85,7 +86,9 @@ func carryOut(ctx context.Context, cfg Config, s *step) error {
 		if err := cfg.Done(ctx, n); err != nil {
 			return err
 		}
-		cfg.Log.Info("a node is drained", "node", n.ID, "name", n.Name)
+		if now := cfg.Snapshot().Node(nil, n.ID); now == nil || now.DrainStrategy == nil {
+			cfg.Log.Info("a node is drained", "node", n.ID, "name", n.Name)
+		}
 	}
 	return nil
 }
