@@ -12,9 +12,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -129,12 +131,53 @@ func press(b *testing.B, r *request, callers int, last, every time.Duration) (to
 }
 
 // contest is what many turns came to.
-type contest struct{ p50, p99, rate []float64 }
+type contest struct {
+	p50, p99, rate []float64
+	// calls took processor time of agents and callers in all.
+	calls     int
+	processor time.Duration
+}
 
-func (m *contest) add(took []time.Duration, last time.Duration) {
+// turn has callers repeat a request, and adds what came of it.
+func (m *contest) turn(b *testing.B, r *request, callers int, last, every time.Duration, agents ...*devAgent) {
+	b.Helper()
+	before := spent(b, agents)
+	took := press(b, r, callers, last, every)
+	m.processor += spent(b, agents) - before
+	m.calls += len(took)
 	m.p50 = append(m.p50, ms(took[len(took)/2]))
 	m.p99 = append(m.p99, ms(took[len(took)*99/100]))
 	m.rate = append(m.rate, float64(len(took))/last.Seconds())
+}
+
+// each is the processor time of one call, in microseconds.
+func (m *contest) each() float64 { return float64(m.processor.Microseconds()) / float64(m.calls) }
+
+// spent is the processor time that agents and this process took so far.
+func spent(b *testing.B, agents []*devAgent) (all time.Duration) {
+	b.Helper()
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		b.Fatal(err)
+	}
+	all = time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	for _, a := range agents {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.cmd.Process.Pid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		// Fields 14 and 15 of proc_pid_stat(5), in hundredths of a second. The second
+		// is the program's name, and may hold anything.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		for _, f := range fields[11:13] {
+			n, err := strconv.Atoi(f)
+			if err != nil {
+				b.Fatal(err)
+			}
+			all += time.Duration(n) * 10 * time.Millisecond
+		}
+	}
+	return all
 }
 
 func median(of []float64) float64 {
@@ -145,7 +188,8 @@ func median(of []float64) float64 {
 // BenchmarkForward holds a read and a write that are for another region against
 // the same at a server of that region: turn by turn, so that both meet the same
 // machine. On one machine a forwarded call costs the processor twice the HTTP and
-// the RPC of a local one.
+// the RPC of a local one; what it costs in all (cpu-ratio) is to be had on a machine
+// that does other things too.
 func BenchmarkForward(b *testing.B) {
 	const turn, turns = 700 * time.Millisecond, 7
 	for _, delay := range []time.Duration{0, 10 * time.Millisecond} {
@@ -191,8 +235,8 @@ func BenchmarkForward(b *testing.B) {
 							}
 							var local, far contest
 							for range turns {
-								local.add(press(b, at(eu, kind), callers, turn, every), turn)
-								far.add(press(b, at(us, kind), callers, turn, every), turn)
+								local.turn(b, at(eu, kind), callers, turn, every, eu, us)
+								far.turn(b, at(us, kind), callers, turn, every, eu, us)
 							}
 							rate := median(local.rate)
 							if load == "64" {
@@ -205,6 +249,9 @@ func BenchmarkForward(b *testing.B) {
 							b.ReportMetric(median(local.p50), "local-p50-ms")
 							b.ReportMetric(median(far.p50), "far-p50-ms")
 							b.ReportMetric((median(far.p50)-ms(2*delay))/median(local.p50), "p50-ratio")
+							b.ReportMetric(local.each(), "local-cpu-µs")
+							b.ReportMetric(far.each(), "far-cpu-µs")
+							b.ReportMetric(local.each()/far.each(), "cpu-ratio")
 							b.ReportMetric(median(local.p99), "local-p99-ms")
 							b.ReportMetric(median(far.p99), "far-p99-ms")
 						}

@@ -60,6 +60,11 @@ const yamuxHead = 12
 func (l *listening) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.write(b)
+}
+
+// write is Write, with the lock held. Nothing sends what is held.
+func (l *listening) write(b []byte) (int, error) {
 	more := false
 	if l.body || len(b) != yamuxHead {
 		l.body = false
@@ -112,10 +117,11 @@ func (l *listening) sendHeld() {
 	if len(l.held) == 0 {
 		return
 	}
-	if _, err := l.Conn.Write(l.held); err != nil {
+	body := l.body // which may be between its head and itself
+	if _, err := l.write(nil); err != nil {
 		_ = l.Close()
 	}
-	l.held = l.held[:0]
+	l.body = body
 }
 
 // maxHeld is after how many bytes of heads they are sent without waiting for more,
