@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,11 @@ const (
 type Session struct {
 	mux   *yamux.Session
 	heard *listening
+
+	// dialled is true of one that we made: another can be had.
+	dialled bool
+	// opening are the goroutines in which streams are opened.
+	opening sync.WaitGroup
 
 	mu sync.Mutex // guards what follows
 	// waiting are the streams of calls made over it.
@@ -65,10 +71,10 @@ func (l *listening) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	if len(l.held) == 0 {
-		return l.Conn.Write(b)
+		return len(b), l.send(b)
 	}
 	l.held = append(l.held, b...)
-	_, err := l.Conn.Write(l.held)
+	err := l.send(l.held)
 	if l.held = l.held[:0]; cap(l.held) > keptHeld {
 		l.held = nil
 	}
@@ -78,6 +84,34 @@ func (l *listening) Write(b []byte) (int, error) {
 // maxHeld is after how many bytes of heads they are sent without waiting for more,
 // keptHeld the largest buffer that is kept for the next frame.
 const maxHeld, keptHeld = 1 << 10, 16 << 10
+
+// stalled is for how long a connection may take nothing before it is given up:
+// shorter than Limits.Silence, so that calls that wait for their turn to be sent
+// end in time. askedAgain is how often it is tried meanwhile, since the system
+// tells of room only once there is much.
+const (
+	stalled    = 1500 * time.Millisecond
+	askedAgain = 3
+)
+
+var errStalled = fmt.Errorf("the connection took nothing for %s", stalled)
+
+// send writes, and fails once the connection takes nothing more: its far end is
+// gone or frozen, and all that the system buffers is full. yamux waits for a write
+// whatever becomes of the call that it is for, but not longer than for the session.
+func (l *listening) send(b []byte) error {
+	for tries := 0; tries < askedAgain; tries++ {
+		_ = l.Conn.SetWriteDeadline(time.Now().Add(stalled / askedAgain))
+		n, err := l.Conn.Write(b)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if n > 0 {
+			b, tries = b[n:], -1
+		}
+	}
+	return errStalled
+}
 
 func (l *listening) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
@@ -169,18 +203,52 @@ func (s *Session) Close() error {
 		_ = stream.SetReadDeadline(time.Now())
 	}
 	s.mu.Unlock()
-	return s.mux.Close()
+	err := s.mux.Close()
+	s.opening.Wait()
+	return err
 }
 
 // open opens a stream, or fails when ctx ends first; end must be called. yamux
-// blocks when too many streams wait to be accepted.
+// itself waits for no ctx, when too many streams wait to be accepted or the
+// connection takes nothing.
 func (s *Session) open(ctx context.Context) (*yamux.Stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	stream, err := s.mux.OpenStream()
-	if err != nil {
-		return nil, err
+	type opened struct {
+		stream *yamux.Stream
+		err    error
+	}
+	done := make(chan opened)
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return nil, yamux.ErrSessionShutdown
+	}
+	s.opening.Go(func() {
+		stream, err := s.mux.OpenStream()
+		select {
+		case done <- opened{stream, err}:
+		case <-ctx.Done():
+			if err == nil {
+				_ = stream.Close()
+			}
+		}
+	})
+	s.mu.Unlock()
+	var stream *yamux.Stream
+	select {
+	case o := <-done:
+		if errors.Is(o.err, yamux.ErrStreamsExhausted) {
+			// Two thousand million calls were made: the next dial another.
+			_ = s.Close()
+		}
+		if o.err != nil {
+			return nil, o.err
+		}
+		stream = o.stream
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,6 +274,9 @@ func yamuxConfig(log hclog.Logger) *yamux.Config {
 	c.AcceptBacklog = 1024
 	c.EnableKeepAlive = false // Session.keep does that
 	c.ConnectionWriteTimeout = 5 * time.Second
+	// What is under way of one call at once: 10 MB/s over 100 ms there and back. A
+	// stream that nobody reads holds as much.
+	c.MaxStreamWindowSize = 1 << 20
 	// It would end the session of a far end that is only busy; each call has
 	// its own time-out.
 	c.StreamOpenTimeout = 0
@@ -225,8 +296,11 @@ func dialSession(ctx context.Context, dial DialFunc, addr string, log hclog.Logg
 	if _, err := conn.Write([]byte{byteRPC}); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot greet %s: %w", addr, err), conn.Close())
 	}
-	_ = conn.SetWriteDeadline(time.Time{})
-	return newSession(conn, yamux.Client, log)
+	s, err := newSession(conn, yamux.Client, log)
+	if err == nil {
+		s.dialled = true
+	}
+	return s, err
 }
 
 // DialFunc connects to an agent's RPC address.

@@ -21,6 +21,8 @@ func (p *pieces) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+func (p *pieces) SetWriteDeadline(time.Time) error { return nil }
+
 // yamuxFrame is the head of a frame.
 func yamuxFrame(kind byte, flags uint16, length int) []byte {
 	h := make([]byte, yamuxHead)
