@@ -225,7 +225,7 @@ func TestACallInAHurryWaitsForNoConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range yamuxConfig(hclog.NewNullLogger()).AcceptBacklog {
+	for range backlog {
 		stream, err := session.mux.OpenStream()
 		if err != nil {
 			t.Fatal(err)
@@ -467,7 +467,7 @@ func TestALyingLengthTakesNoRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := session.open(t.Context())
+	stream, err := session.open(t.Context(), time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -222,9 +222,7 @@ func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Durat
 	}
 	wait = max(wait, time.Millisecond)
 	start := time.Now()
-	opening, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	stream, err := session.open(opening)
+	stream, err := session.open(ctx, wait)
 	if err != nil {
 		return nil, notTaken{d.failure(ctx, session, start, err)}
 	}

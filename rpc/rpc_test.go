@@ -462,7 +462,7 @@ func TestHostileBytesCostNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := mem()
-		stream, err := session.open(t.Context())
+		stream, err := session.open(t.Context(), time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ type Session struct {
 
 	// dialled is true of one that we made: another can be had.
 	dialled bool
-	// opening are the goroutines in which streams are opened.
+	// opening are the goroutines that wait for yamux to open a stream.
 	opening sync.WaitGroup
 
 	mu sync.Mutex // guards what follows
@@ -208,13 +208,38 @@ func (s *Session) Close() error {
 	return err
 }
 
-// open opens a stream, or fails when ctx ends first; end must be called. yamux
-// itself waits for no ctx, when too many streams wait to be accepted or the
-// connection takes nothing.
-func (s *Session) open(ctx context.Context) (*yamux.Stream, error) {
+// open opens a stream, or fails when ctx or the wait ends first; end must be called.
+func (s *Session) open(ctx context.Context, wait time.Duration) (*yamux.Stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	stream, err := s.openWithin(ctx, wait)
+	if errors.Is(err, yamux.ErrStreamsExhausted) {
+		// Two thousand million calls were made: the next dials another.
+		_ = s.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		_ = stream.Close()
+		return nil, yamux.ErrSessionShutdown
+	}
+	s.waiting[stream] = struct{}{}
+	return stream, nil
+}
+
+// openWithin opens a stream. yamux waits, for no ctx, when as many as its backlog
+// wait to be accepted: unless there are surely less, the waiting is left to a
+// goroutine.
+func (s *Session) openWithin(ctx context.Context, wait time.Duration) (*yamux.Stream, error) {
+	if s.mux.NumStreams() < backlog/2 {
+		return s.mux.OpenStream()
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
 	type opened struct {
 		stream *yamux.Stream
 		err    error
@@ -236,28 +261,12 @@ func (s *Session) open(ctx context.Context) (*yamux.Stream, error) {
 		}
 	})
 	s.mu.Unlock()
-	var stream *yamux.Stream
 	select {
 	case o := <-done:
-		if errors.Is(o.err, yamux.ErrStreamsExhausted) {
-			// Two thousand million calls were made: the next dial another.
-			_ = s.Close()
-		}
-		if o.err != nil {
-			return nil, o.err
-		}
-		stream = o.stream
+		return o.stream, o.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing {
-		_ = stream.Close()
-		return nil, yamux.ErrSessionShutdown
-	}
-	s.waiting[stream] = struct{}{}
-	return stream, nil
 }
 
 // end closes a stream of open.
@@ -268,10 +277,13 @@ func (s *Session) end(stream *yamux.Stream) {
 	_ = stream.Close()
 }
 
+// backlog is how many streams of a session may wait to be accepted.
+const backlog = 1024
+
 func yamuxConfig(log hclog.Logger) *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.Logger, c.LogOutput = nil, log.Named("yamux").StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Trace})
-	c.AcceptBacklog = 1024
+	c.AcceptBacklog = backlog
 	c.EnableKeepAlive = false // Session.keep does that
 	c.ConnectionWriteTimeout = 5 * time.Second
 	// What is under way of one call at once: 10 MB/s over 100 ms there and back. A

@@ -88,7 +88,7 @@ func TestStreamsOfEverySize(t *testing.T) {
 		t.Fatal(err)
 	}
 	for size := range 3 * yamuxHead {
-		stream, err := session.open(t.Context())
+		stream, err := session.open(t.Context(), time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
