@@ -57,6 +57,15 @@ func carrying(p *peer) *peer {
 	return p
 }
 
+func wait(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not so after 20 s: %s", what)
+		}
+	}
+}
+
 func TestALongBodyOnALongOrSlowRoadIsNoSilence(t *testing.T) {
 	for name, c := range map[string]struct {
 		link relay.Link
@@ -201,9 +210,7 @@ func TestAConnectionThatTakesNothingMoreHoldsNoCallUp(t *testing.T) {
 	full.Go(func() {
 		_, _ = Call(filling, us, fetch, To{Region: "eu"}, &blob{Data: long(8 << 20)})
 	})
-	for session.mux.NumStreams() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	wait(t, "the long call has begun", func() bool { return session.mux.NumStreams() > 0 })
 	var calls sync.WaitGroup
 	for range 200 {
 		calls.Go(func() {
@@ -455,9 +462,7 @@ func TestBodiesOfCallsBeingServedAreBounded(t *testing.T) {
 		t.Errorf("afterwards: %v", err)
 	}
 	// The caller has its answer before the call has ended here.
-	for eu.bodies.held.Load() != 0 {
-		time.Sleep(time.Millisecond)
-	}
+	wait(t, "nothing is held", func() bool { return eu.bodies.held.Load() == 0 })
 }
 
 // A body is refused by how much of it came, not by what is claimed.
@@ -483,9 +488,7 @@ func TestALyingLengthTakesNoRoom(t *testing.T) {
 	if _, err := stream.Write(append(head, 1)); err != nil {
 		t.Fatal(err)
 	}
-	for us.bodies.held.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	wait(t, "the first piece is held", func() bool { return us.bodies.held.Load() > 0 })
 	if held := us.bodies.held.Load(); held > piece {
 		t.Errorf("%d bytes are held for one", held)
 	}

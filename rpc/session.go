@@ -82,8 +82,8 @@ func (l *listening) Write(b []byte) (int, error) {
 }
 
 // maxHeld is after how many bytes of heads they are sent without waiting for more,
-// keptHeld the largest buffer that is kept for the next frame.
-const maxHeld, keptHeld = 1 << 10, 16 << 10
+// keptHeld the largest buffer that is kept for the next frame: a piece with its head.
+const maxHeld, keptHeld = 1 << 10, piece + 4<<10
 
 // stalled is for how long a connection may take nothing before it is given up:
 // shorter than Limits.Silence, so that calls that wait for their turn to be sent
