@@ -81,6 +81,28 @@ func (k Kind) String() string {
 // Code is the kind's name for programs, as in an HTTP header: "outcome_unknown".
 func (k Kind) Code() string { return strings.ReplaceAll(k.String(), " ", "_") }
 
+// Answers reports whether an error of the kind is what the request itself came to:
+// an earlier attempt at it was not applied either, or this is its answer. Of the
+// other kinds, some come from servers on the way, and none says what became of an
+// earlier attempt.
+func (k Kind) Answers() bool {
+	switch k {
+	case KindInvalid, KindNotFound, KindConflict:
+		return true
+	}
+	return false
+}
+
+// KindNamed is the kind of a Code; KindInternal for one of a newer version.
+func KindNamed(code string) Kind {
+	for k := range kinds {
+		if Kind(k).Code() == code {
+			return Kind(k)
+		}
+	}
+	return KindInternal
+}
+
 // HTTPStatus is the status that Nomad's clients expect for the kind; kinds
 // from a newer version map to 500.
 func (k Kind) HTTPStatus() int {

@@ -21,9 +21,12 @@
 // undecoded. From half a second on it sends a sign of life every half second, or
 // as the caller says it bears, so that silence means something: a call on which
 // nothing was heard for [Limits.Silence] is given up, with an error that names the
-// region. Cancelling
-// is closing the stream: each hop sees that at its next sign of life and closes
-// its own.
+// region. Long bodies go in pieces, each of which is heard, and whoever receives one
+// gives signs of life too. Cancelling is closing the stream: each hop sees that at
+// its next sign of life and closes its own.
+//
+// A connection that takes nothing for a second and a half is given up with all its
+// calls; those that may be are sent again over another.
 //
 // Until a server may have taken a write, the write is tried elsewhere; after
 // that, when no answer comes, its outcome is unknown, and the error says so with

@@ -15,10 +15,12 @@ type Pool struct {
 	// serve takes the streams that the far end opens on a session; nil
 	// refuses them.
 	serve func(*Session)
+	// ctx ends dials when the pool is closed.
+	ctx    context.Context
+	cancel context.CancelFunc
 
 	mu       sync.Mutex // guards what follows
 	sessions map[string]*pooled
-	closed   bool
 	wg       sync.WaitGroup
 }
 
@@ -35,7 +37,9 @@ const dialTime = 5 * time.Second
 
 // NewPool returns an empty pool.
 func NewPool(dial DialFunc, log hclog.Logger) *Pool {
-	return &Pool{dial: dial, log: log, sessions: make(map[string]*pooled)}
+	p := &Pool{dial: dial, log: log, sessions: make(map[string]*pooled)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
 }
 
 // Session returns a session to addr. Callers that want one at the same time
@@ -43,7 +47,7 @@ func NewPool(dial DialFunc, log hclog.Logger) *Pool {
 func (p *Pool) Session(ctx context.Context, addr string) (*Session, error) {
 	for {
 		p.mu.Lock()
-		if p.closed {
+		if p.ctx.Err() != nil {
 			p.mu.Unlock()
 			return nil, context.Canceled
 		}
@@ -70,7 +74,7 @@ func (p *Pool) Session(ctx context.Context, addr string) (*Session, error) {
 }
 
 func (p *Pool) connect(addr string, e *pooled) {
-	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	ctx, cancel := context.WithTimeout(p.ctx, dialTime)
 	defer cancel()
 	e.session, e.err = dialSession(ctx, p.dial, addr, p.log)
 	if e.err != nil {
@@ -78,19 +82,19 @@ func (p *Pool) connect(addr string, e *pooled) {
 		close(e.ready)
 		return
 	}
-	p.mu.Lock()
-	closed := p.closed
-	p.mu.Unlock()
-	close(e.ready)
-	if closed {
-		_ = e.session.Close()
-		return
+	defer p.drop(addr, e)
+	if p.serve == nil {
+		// Nobody would accept the far end's streams, and what they bring would
+		// lie there.
+		_ = e.session.mux.GoAway()
 	}
+	defer context.AfterFunc(p.ctx, func() { _ = e.session.Close() })()
+	close(e.ready)
 	if p.serve != nil {
 		p.serve(e.session)
 	}
 	<-e.session.Done()
-	p.drop(addr, e)
+	_ = e.session.Close()
 }
 
 func (p *Pool) drop(addr string, e *pooled) {
@@ -101,20 +105,10 @@ func (p *Pool) drop(addr string, e *pooled) {
 	}
 }
 
-// Close closes every session and waits for their goroutines.
+// Close ends every dial and session and waits for their goroutines.
 func (p *Pool) Close() {
 	p.mu.Lock()
-	p.closed = true
-	var all []*pooled
-	for _, e := range p.sessions {
-		all = append(all, e)
-	}
+	p.cancel()
 	p.mu.Unlock()
-	for _, e := range all {
-		<-e.ready
-		if e.session != nil {
-			_ = e.session.Close()
-		}
-	}
 	p.wg.Wait()
 }

@@ -20,7 +20,8 @@ type attempts struct {
 	// moved says that it was sent to yet another server once.
 	moved bool
 	// unknown is the error of an attempt that may have been applied: whatever
-	// follows, the call's outcome is not known until one succeeds or is refused.
+	// follows, the call's outcome is not known until one succeeds or is answered
+	// with a refusal.
 	unknown error
 	// by is when the caller must have heard something.
 	by time.Time
@@ -39,7 +40,6 @@ func (a *attempts) again(ctx context.Context, holds bool, own string, env *Envel
 		// That another region is silent, which the call needed, no leader of ours
 		// changes.
 		if region := model.AsError(err).Region; holds && region != "" && region != own {
-			a.unknown = nil
 			return false
 		}
 	case model.KindOutcomeUnknown:
@@ -49,9 +49,9 @@ func (a *attempts) again(ctx context.Context, holds bool, own string, env *Envel
 	case model.KindDeadline, model.KindCanceled:
 		return false // which says nothing of an earlier attempt
 	default:
-		// It was refused: then an earlier attempt was not applied either, or
-		// this one is its answer.
-		a.unknown = nil
+		if model.KindOf(err).Answers() {
+			a.unknown = nil
+		}
 		return false
 	}
 	switch {

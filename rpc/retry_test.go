@@ -38,6 +38,12 @@ func TestACallIsHeldThroughAChangeOfLeader(t *testing.T) {
 	refused := func(context.Context, *Inbound, *ping) (*ping, error) {
 		return nil, model.Errorf(model.KindConflict, "taken")
 	}
+	full := func(context.Context, *Inbound, *ping) (*ping, error) {
+		return nil, model.Errorf(model.KindBusy, "try again")
+	}
+	old := func(context.Context, *Inbound, *ping) (*ping, error) {
+		return nil, model.Errorf(model.KindUnsupported, "what is that?")
+	}
 	needy := func(context.Context, *Inbound, *ping) (*ping, error) {
 		return nil, &model.Error{Kind: model.KindUnreachable, Region: "eu", Message: "eu is silent"}
 	}
@@ -58,16 +64,19 @@ func TestACallIsHeldThroughAChangeOfLeader(t *testing.T) {
 		want  model.Kind
 		ok    bool
 	}{
-		"no leader, then one":                                   {[]Decision{other(noLeader), other(takes)}, nil, once, 0, true},
-		"no leader, then this server":                           {[]Decision{other(noLeader), {Local: true}}, takes, once, 0, true},
-		"the leader's process is gone":                          {[]Decision{gone, gone, other(takes)}, nil, once, 0, true},
-		"the leader falls silent after it had the write":        {[]Decision{mute, other(takes)}, nil, once, 0, true},
-		"this server loses the lead with the write under way":   {[]Decision{{Local: true}, other(takes)}, unsure, once, 0, true},
-		"an unsure outcome, then a refusal: that is the answer": {[]Decision{other(unsure), other(refused)}, nil, once, model.KindConflict, false},
-		"unsure until the end":                                  {[]Decision{other(unsure), gone}, nil, once, model.KindOutcomeUnknown, false},
-		"no leader until the end":                               {[]Decision{other(noLeader)}, nil, once, model.KindNoLeader, false},
-		"another region is out of reach, which the call needs":  {[]Decision{{Local: true}, other(takes)}, needy, once, model.KindUnreachable, false},
-		"a write that is not applied once is not sent again":    {[]Decision{other(unsure), other(takes)}, nil, put, model.KindOutcomeUnknown, false},
+		"no leader, then one":                                     {[]Decision{other(noLeader), other(takes)}, nil, once, 0, true},
+		"no leader, then this server":                             {[]Decision{other(noLeader), {Local: true}}, takes, once, 0, true},
+		"the leader's process is gone":                            {[]Decision{gone, gone, other(takes)}, nil, once, 0, true},
+		"the leader falls silent after it had the write":          {[]Decision{mute, other(takes)}, nil, once, 0, true},
+		"this server loses the lead with the write under way":     {[]Decision{{Local: true}, other(takes)}, unsure, once, 0, true},
+		"an unsure outcome, then a refusal: that is the answer":   {[]Decision{other(unsure), other(refused)}, nil, once, model.KindConflict, false},
+		"unsure, and then the leader has too much to do":          {[]Decision{other(unsure), other(full)}, nil, once, model.KindOutcomeUnknown, false},
+		"unsure, and then a leader that does not know the method": {[]Decision{other(unsure), other(old)}, nil, once, model.KindOutcomeUnknown, false},
+		"unsure, and then another region is out of reach":         {[]Decision{other(unsure), {Local: true}}, needy, once, model.KindOutcomeUnknown, false},
+		"unsure until the end":                                    {[]Decision{other(unsure), gone}, nil, once, model.KindOutcomeUnknown, false},
+		"no leader until the end":                                 {[]Decision{other(noLeader)}, nil, once, model.KindNoLeader, false},
+		"another region is out of reach, which the call needs":    {[]Decision{{Local: true}, other(takes)}, needy, once, model.KindUnreachable, false},
+		"a write that is not applied once is not sent again":      {[]Decision{other(unsure), other(takes)}, nil, put, model.KindOutcomeUnknown, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			router := &electing{fakeRouter: &fakeRouter{region: "us"}, roads: c.roads}

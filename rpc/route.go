@@ -67,6 +67,8 @@ type exchange struct {
 	// count is of what is open to the region of a server that was dialled.
 	count  *regionTraffic
 	closed atomic.Bool
+	// since is when the wait for what comes next began.
+	since time.Time
 	// answered is true once a body or an error came.
 	answered bool
 }
@@ -146,11 +148,12 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 		d.traffic.sent(dec.Region, dec.again || i > 0)
 		x, err := d.attempt(ctx, addr, wait, env, spec, body)
 		if ctx.Err() != nil && err != nil {
-			// A caller in a hurry still learned that this server is slow.
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(start) > d.limits.Silence/4 {
+			// A caller in a hurry still learned that this server is slow: its first
+			// sign of life was due.
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(start) > d.limits.Silence/2 {
 				d.router.Report(dec.Region, addr, err, time.Since(start))
 			}
-			return nil, d.interrupted(ctx, env, spec, err)
+			return nil, d.interrupted(ctx, env, spec, applied || taken(err))
 		}
 		d.router.Report(dec.Region, addr, err, time.Since(start))
 		if err == nil {
@@ -174,24 +177,30 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 		}
 	}
 	if applied && spec.Write {
-		return nil, outcomeUnknown(env, dec.Region, last)
+		return nil, outcomeUnknown(env, spec, dec.Region, last)
 	}
 	return nil, d.router.Unreachable(dec.Region, last)
 }
 
-// interrupted is the error of a call whose own time ended first.
-func (d *dispatcher) interrupted(ctx context.Context, env *Envelope, spec method.Spec, err error) error {
-	if spec.Write && taken(err) {
-		return outcomeUnknown(env, env.Region, ctx.Err())
+// interrupted is the error of a call whose own time ended first; applied says that
+// a server may have acted on it.
+func (d *dispatcher) interrupted(ctx context.Context, env *Envelope, spec method.Spec, applied bool) error {
+	if spec.Write && applied {
+		return outcomeUnknown(env, spec, env.Region, ctx.Err())
 	}
 	return ctx.Err()
 }
 
-func outcomeUnknown(env *Envelope, region string, cause error) error {
-	return &model.Error{
-		Kind: model.KindOutcomeUnknown, Region: region, Token: env.RequestID,
-		Message: fmt.Sprintf("region %q may or may not have applied the write: %v; send it again with the idempotency token %s, or look first", region, cause, env.RequestID),
+// outcomeUnknown has a token only for a write that is applied once: by another's it
+// could be sent again, and applied twice.
+func outcomeUnknown(env *Envelope, spec method.Spec, region string, cause error) error {
+	e := &model.Error{Kind: model.KindOutcomeUnknown, Region: region}
+	e.Message = fmt.Sprintf("region %q may or may not have applied the write: %v; look before you repeat it", region, cause)
+	if spec.Once {
+		e.Token = env.RequestID
+		e.Message = fmt.Sprintf("region %q may or may not have applied the write: %v; send it again with the idempotency token %s, or look first", region, cause, env.RequestID)
 	}
+	return e
 }
 
 func (d *dispatcher) attempt(ctx context.Context, addr string, wait time.Duration, env *Envelope, spec method.Spec, body []byte) (*exchange, error) {
@@ -202,57 +211,88 @@ func (d *dispatcher) attempt(ctx context.Context, addr string, wait time.Duratio
 	if err != nil {
 		return nil, notTaken{err}
 	}
-	x, err := d.over(ctx, session, wait-time.Since(start), env, spec, body)
-	if err != nil && ctx.Err() == nil && taken(err) {
-		session.giveUp(start)
-	}
-	return x, err
+	return d.over(ctx, session, wait-time.Since(start), env, spec, body)
 }
 
 // over sends the call on a session and waits for the first frame.
 func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Duration, env *Envelope, spec method.Spec, body []byte) (*exchange, error) {
-	stream, err := session.open(ctx)
-	if err != nil {
-		return nil, notTaken{err}
-	}
-	x := &exchange{stream: stream, session: session, limits: &d.limits, d: d, env: env, spec: spec}
-	// Closing the stream is what cancels the call at the far end.
-	x.stop = context.AfterFunc(ctx, func() { _ = stream.SetReadDeadline(time.Now()) })
 	head, err := encodeEnvelope(env)
 	if err != nil {
-		x.Close()
 		return nil, notTaken{err}
 	}
-	_ = stream.SetWriteDeadline(time.Now().Add(max(wait, d.limits.Silence)))
-	if err := writeFrames(stream, frame{frameEnvelope, head}, frame{frameBody, body}); err != nil {
-		x.Close()
-		// What was written in part cannot have been acted on.
-		return nil, notTaken{err}
-	}
-	_ = stream.SetReadDeadline(time.Now().Add(max(wait, time.Millisecond)))
-	if ctx.Err() != nil {
-		_ = stream.SetReadDeadline(time.Now())
-	}
-	kind, payload, err := readFrame(stream, &d.limits)
+	wait = max(wait, time.Millisecond)
+	start := time.Now()
+	stream, err := session.open(ctx, wait)
 	if err != nil {
-		x.Close()
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err = session.ended(err); isTimeout(err) {
-			err = fmt.Errorf("no answer within %s", d.limits.Silence.Round(100*time.Millisecond))
-		} else {
-			err = fmt.Errorf("%w: %w", ErrBroken, err)
-		}
-		return nil, err
+		return nil, notTaken{d.failure(ctx, session, start, err)}
 	}
-	x.first = &frame{kind, payload}
-	return x, nil
+	x := &exchange{stream: stream, session: session, limits: &d.limits, d: d, env: env, spec: spec, since: start}
+	x.stop = context.AfterFunc(ctx, func() { _ = stream.SetDeadline(time.Now()) })
+	if err = x.write(ctx, wait, frame{frameEnvelope, head}, frame{frameBody, body}); err == nil {
+		var f frame
+		if f, err = x.receive(ctx, wait); err == nil {
+			x.first = &f
+			return x, nil
+		}
+	}
+	cause := d.failure(ctx, session, x.since, err)
+	if !taken(err) {
+		cause = notTaken{cause}
+	}
+	// Closing the stream is what cancels the call at the far end. On a session that
+	// takes nothing it would wait: that one was given up.
+	x.Close()
+	return nil, cause
+}
+
+// failure is the cause for which a call could not be sent on a session, or has no
+// answer, nothing having come since then.
+func (d *dispatcher) failure(ctx context.Context, session *Session, since time.Time, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err = session.ended(err); isTimeout(err) {
+		if session.dialled {
+			session.giveUp(since)
+		}
+		return fmt.Errorf("no answer within %s", d.limits.Silence.Round(100*time.Millisecond))
+	}
+	return fmt.Errorf("%w: %w", ErrBroken, err)
+}
+
+// write sends frames. The far end may take long for them, as long as it takes some,
+// or is heard at all: it tells that it is there while it receives.
+func (x *exchange) write(ctx context.Context, silence time.Duration, frames ...frame) error {
+	moved := time.Now()
+	return writeFrames(x.stream, func(failed error) error {
+		switch {
+		case failed == nil:
+			moved = time.Now()
+		case !errors.Is(failed, yamux.ErrTimeout), x.session.heard.silence() > silence, time.Since(moved) > stuck:
+			return failed
+		}
+		_ = x.stream.SetWriteDeadline(time.Now().Add(silence))
+		return ctx.Err()
+	}, frames...)
+}
+
+// receive reads a frame, which must come within a time; of a long one, each piece.
+func (x *exchange) receive(ctx context.Context, silence time.Duration) (f frame, err error) {
+	_ = x.stream.SetReadDeadline(time.Now().Add(silence))
+	if ctx.Err() != nil {
+		return frame{}, ctx.Err()
+	}
+	f.kind, f.payload, err = readFrame(x.stream, x.limits, func(int) error {
+		x.since = time.Now()
+		_ = x.stream.SetReadDeadline(x.since.Add(max(silence, x.limits.Silence/2)))
+		return ctx.Err()
+	})
+	return f, err
 }
 
 func isTimeout(err error) bool {
 	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
+	return errors.As(err, &t) && t.Timeout() || errors.Is(err, yamux.ErrConnectionWriteTimeout)
 }
 
 // next returns the next frame that is no sign of life, unless alive frames are
@@ -280,22 +320,18 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 		x.first = nil
 		return *f, nil
 	}
-	start := time.Now()
 	silence := max(x.limits.Silence, min(x.env.Quiet, maxQuiet))
 	if x.others && !x.answered && x.env.Quiet == 0 {
 		// The other half is for another server.
 		silence = x.limits.Silence / 2
 	}
-	_ = x.stream.SetReadDeadline(start.Add(silence))
-	if ctx.Err() != nil {
-		return frame{}, x.d.interrupted(ctx, x.env, x.spec, ctx.Err())
-	}
-	kind, payload, err := readFrame(x.stream, x.limits)
+	x.since = time.Now()
+	f, err := x.receive(ctx, silence)
 	switch {
 	case err == nil:
-		return frame{kind, payload}, nil
+		return f, nil
 	case ctx.Err() != nil:
-		return frame{}, x.d.interrupted(ctx, x.env, x.spec, ctx.Err())
+		return frame{}, x.d.interrupted(ctx, x.env, x.spec, true)
 	}
 	if err = x.session.ended(err); isTimeout(err) {
 		err = fmt.Errorf("nothing was heard for %s", silence.Round(100*time.Millisecond))
@@ -303,11 +339,11 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 		err = fmt.Errorf("%w: %w", ErrBroken, err)
 	}
 	if x.addr != "" {
-		x.session.giveUp(start)
+		x.session.giveUp(x.since)
 		x.d.router.Report(x.region, x.addr, err, 0)
 	}
 	if x.spec.Write && !x.answered {
-		err = outcomeUnknown(x.env, x.region, err)
+		err = outcomeUnknown(x.env, x.spec, x.region, err)
 	} else if x.addr == "" {
 		err = &model.Error{Kind: model.KindUnreachable, Message: fmt.Sprintf("node %s is gone: %v", x.env.NodeID, err)}
 	} else {
@@ -317,7 +353,7 @@ func (x *exchange) read(ctx context.Context) (frame, error) {
 		x.d.traffic.failed(x.region, err)
 	}
 	if x.addr != "" && !x.answered {
-		err = &lost{err, start.Add(x.limits.Silence)}
+		err = &lost{err, x.since.Add(x.limits.Silence)}
 	}
 	return frame{}, err
 }
@@ -337,7 +373,7 @@ func (x *exchange) refusal(ctx context.Context, payload []byte) error {
 		err = fmt.Errorf("the server at %s stops", x.addr)
 		x.d.router.Report(x.region, x.addr, err, 0)
 		if x.spec.Write {
-			err = outcomeUnknown(x.env, x.region, err)
+			err = outcomeUnknown(x.env, x.spec, x.region, err)
 		} else {
 			err = x.d.router.Unreachable(x.region, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,7 @@ type Server struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	calls  atomic.Int64
+	bodies budget
 
 	mu       sync.Mutex // guards sessions
 	sessions map[*Session]struct{}
@@ -73,6 +75,7 @@ func NewServer(cfg ServerConfig) *Server {
 		handlers: make(map[string]*handler), sessions: make(map[*Session]struct{}),
 	}
 	s.limits, s.router, s.traffic.metrics = cfg.Limits.withDefaults(), cfg.Router, cfg.Metrics
+	s.bodies.max = int64(s.limits.MaxBodies)
 	s.pool = NewPool(cfg.Dial, s.log)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -170,7 +173,8 @@ func (s *Server) ServeSession(session *Session) {
 		}
 		if s.calls.Add(1) > int64(s.limits.MaxCalls) {
 			s.calls.Add(-1)
-			_ = writeFrames(stream, errorFrame(model.Errorf(model.KindBusy, "this agent serves %d calls already; try again", s.limits.MaxCalls)))
+			in := &incoming{stream: stream, limits: &s.limits}
+			_ = in.write(errorFrame(model.Errorf(model.KindBusy, "this agent serves %d calls already; try again", s.limits.MaxCalls)))
 			_ = stream.Close()
 			continue
 		}
@@ -207,13 +211,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // serveStream serves one call that came over the wire.
 func (s *Server) serveStream(ctx context.Context, session *Session, stream *yamux.Stream) {
 	defer stream.Close()
-	in := &incoming{stream: stream, limits: &s.limits}
-	_ = stream.SetReadDeadline(time.Now().Add(s.limits.Handshake))
+	in := &incoming{stream: stream, limits: &s.limits, bodies: &s.bodies}
+	defer in.release()
 	env, body, err := in.receive()
-	if err != nil {
-		if errors.Is(err, errFrame) {
-			_ = in.write(errorFrame(model.Errorf(model.KindInvalid, "cannot read the call: %w", err)))
-		}
+	switch {
+	case errors.Is(err, errFrame):
+		_ = in.write(errorFrame(model.Errorf(model.KindInvalid, "cannot read the call: %w", err)))
+		return
+	case model.KindOf(err) == model.KindBusy:
+		_ = in.write(errorFrame(err))
+		return
+	case err != nil:
 		return
 	}
 	_ = stream.SetReadDeadline(time.Time{})
@@ -412,18 +420,48 @@ func (s *Server) measure(h *handler, dec Decision, err error, start time.Time) {
 	to.MeasureSinceWithLabels([]string{"rpc", "call"}, start, labels)
 }
 
+// budget bounds how many bytes are held at once.
+type budget struct {
+	held atomic.Int64
+	max  int64
+}
+
+func (b *budget) take(n int) bool {
+	if b.held.Add(int64(n)) <= b.max {
+		return true
+	}
+	b.held.Add(-int64(n))
+	return false
+}
+
+// stuck is for how long a stream may take none of what is written, though its
+// session is alive: who calls does not read.
+const stuck = 10 * time.Second
+
 // incoming is the server's side of a stream. Its writes are serialised, since
 // signs of life come from another goroutine.
 type incoming struct {
 	stream *yamux.Stream
 	limits *Limits
-	mu     sync.Mutex // serialises writes, and guards ended
+	bodies *budget
+	// took is what the body has of bodies.
+	took int
+	// sign is when the caller was last told that we receive.
+	sign time.Time
+	mu   sync.Mutex // serialises writes, and guards what follows
 	// ended is true once the end was written: nothing comes after it.
 	ended bool
+	// broken is why a write failed. What follows would be taken for the rest of
+	// what was written in part.
+	broken error
 }
 
+// receive reads a call. A caller that must wait until it has sent it hears that we
+// are here.
 func (in *incoming) receive() (*Envelope, []byte, error) {
-	kind, payload, err := readFrame(in.stream, in.limits)
+	in.sign = time.Now()
+	_ = in.stream.SetReadDeadline(in.sign.Add(in.limits.Handshake))
+	kind, payload, err := readFrame(in.stream, in.limits, in.more)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -434,7 +472,7 @@ func (in *incoming) receive() (*Envelope, []byte, error) {
 	if err := wire.Receive(payload, env); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errFrame, err)
 	}
-	kind, payload, err = readFrame(in.stream, in.limits)
+	kind, payload, err = readFrame(in.stream, in.limits, in.more)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -444,15 +482,52 @@ func (in *incoming) receive() (*Envelope, []byte, error) {
 	return env, payload, nil
 }
 
+// more gives the next piece of a long body time and room. Where there is no room
+// the rest is read all the same: the caller hears of it when it has sent all.
+func (in *incoming) more(left int) error {
+	if n := min(left, piece); in.bodies.take(n) {
+		in.took += n
+		return in.wait()
+	}
+	for left > 0 {
+		if err := in.wait(); err != nil {
+			return err
+		}
+		n, err := io.CopyN(io.Discard, in.stream, int64(min(left, piece)))
+		if err != nil {
+			return err
+		}
+		left -= int(n)
+	}
+	return model.Errorf(model.KindBusy, "this agent serves calls whose bodies have %d bytes already, as many as it can; try again", in.bodies.max)
+}
+
+// wait gives the next piece time.
+func (in *incoming) wait() error {
+	now := time.Now()
+	_ = in.stream.SetReadDeadline(now.Add(in.limits.Handshake))
+	if now.Sub(in.sign) < in.limits.Alive {
+		return nil
+	}
+	in.sign = now
+	return in.write(frame{kind: frameAlive})
+}
+
+// release gives back what the body took.
+func (in *incoming) release() { in.bodies.held.Add(-int64(in.took)) }
+
 func (in *incoming) write(frames ...frame) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.ended {
-		return nil
+	if in.ended || in.broken != nil {
+		return in.broken
 	}
 	in.ended = frames[len(frames)-1].kind == frameEnd
-	_ = in.stream.SetWriteDeadline(time.Now().Add(10 * time.Second))
-	return writeFrames(in.stream, frames...)
+	in.broken = writeFrames(in.stream, func(failed error) error {
+		_ = in.stream.SetWriteDeadline(time.Now().Add(stuck))
+		return failed
+	}, frames...)
+	return in.broken
 }
 
 // keepAfter sends signs of life, the first once a call has lasted for a while, and

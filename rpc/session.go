@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,11 @@ const (
 type Session struct {
 	mux   *yamux.Session
 	heard *listening
+
+	// dialled is true of one that we made: another can be had.
+	dialled bool
+	// opening are the goroutines that wait for yamux to open a stream.
+	opening sync.WaitGroup
 
 	mu sync.Mutex // guards what follows
 	// waiting are the streams of calls made over it.
@@ -83,10 +89,10 @@ func (l *listening) write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	if len(l.held) == 0 {
-		return l.Conn.Write(b)
+		return len(b), l.send(b)
 	}
 	l.held = append(l.held, b...)
-	_, err := l.Conn.Write(l.held)
+	err := l.send(l.held)
 	if l.held = l.held[:0]; cap(l.held) > keptHeld {
 		l.held = nil
 	}
@@ -125,8 +131,36 @@ func (l *listening) sendHeld() {
 }
 
 // maxHeld is after how many bytes of heads they are sent without waiting for more,
-// keptHeld the largest buffer that is kept for the next frame.
-const maxHeld, keptHeld = 1 << 10, 16 << 10
+// keptHeld the largest buffer that is kept for the next frame: a piece with its head.
+const maxHeld, keptHeld = 1 << 10, piece + 4<<10
+
+// stalled is for how long a connection may take nothing before it is given up:
+// shorter than Limits.Silence, so that calls that wait for their turn to be sent
+// end in time. askedAgain is how often it is tried meanwhile, since the system
+// tells of room only once there is much.
+const (
+	stalled    = 1500 * time.Millisecond
+	askedAgain = 3
+)
+
+var errStalled = fmt.Errorf("the connection took nothing for %s", stalled)
+
+// send writes, and fails once the connection takes nothing more: its far end is
+// gone or frozen, and all that the system buffers is full. yamux waits for a write
+// whatever becomes of the call that it is for, but not longer than for the session.
+func (l *listening) send(b []byte) error {
+	for tries := 0; tries < askedAgain; tries++ {
+		_ = l.Conn.SetWriteDeadline(time.Now().Add(stalled / askedAgain))
+		n, err := l.Conn.Write(b)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if n > 0 {
+			b, tries = b[n:], -1
+		}
+	}
+	return errStalled
+}
 
 func (l *listening) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
@@ -218,16 +252,21 @@ func (s *Session) Close() error {
 		_ = stream.SetReadDeadline(time.Now())
 	}
 	s.mu.Unlock()
-	return s.mux.Close()
+	err := s.mux.Close()
+	s.opening.Wait()
+	return err
 }
 
-// open opens a stream, or fails when ctx ends first; end must be called. yamux
-// blocks when too many streams wait to be accepted.
-func (s *Session) open(ctx context.Context) (*yamux.Stream, error) {
+// open opens a stream, or fails when ctx or the wait ends first; end must be called.
+func (s *Session) open(ctx context.Context, wait time.Duration) (*yamux.Stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	stream, err := s.mux.OpenStream()
+	stream, err := s.openWithin(ctx, wait)
+	if errors.Is(err, yamux.ErrStreamsExhausted) {
+		// Two thousand million calls were made: the next dials another.
+		_ = s.Close()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -241,6 +280,44 @@ func (s *Session) open(ctx context.Context) (*yamux.Stream, error) {
 	return stream, nil
 }
 
+// openWithin opens a stream. yamux waits, for no ctx, when as many as its backlog
+// wait to be accepted: unless there are surely less, the waiting is left to a
+// goroutine.
+func (s *Session) openWithin(ctx context.Context, wait time.Duration) (*yamux.Stream, error) {
+	if s.mux.NumStreams() < backlog/2 {
+		return s.mux.OpenStream()
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	type opened struct {
+		stream *yamux.Stream
+		err    error
+	}
+	done := make(chan opened)
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return nil, yamux.ErrSessionShutdown
+	}
+	s.opening.Go(func() {
+		stream, err := s.mux.OpenStream()
+		select {
+		case done <- opened{stream, err}:
+		case <-ctx.Done():
+			if err == nil {
+				_ = stream.Close()
+			}
+		}
+	})
+	s.mu.Unlock()
+	select {
+	case o := <-done:
+		return o.stream, o.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // end closes a stream of open.
 func (s *Session) end(stream *yamux.Stream) {
 	s.mu.Lock()
@@ -249,12 +326,18 @@ func (s *Session) end(stream *yamux.Stream) {
 	_ = stream.Close()
 }
 
+// backlog is how many streams of a session may wait to be accepted.
+const backlog = 1024
+
 func yamuxConfig(log hclog.Logger) *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.Logger, c.LogOutput = nil, log.Named("yamux").StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Trace})
-	c.AcceptBacklog = 1024
+	c.AcceptBacklog = backlog
 	c.EnableKeepAlive = false // Session.keep does that
 	c.ConnectionWriteTimeout = 5 * time.Second
+	// What is under way of one call at once: 10 MB/s over 100 ms there and back. A
+	// stream that nobody reads holds as much.
+	c.MaxStreamWindowSize = 1 << 20
 	// It would end the session of a far end that is only busy; each call has
 	// its own time-out.
 	c.StreamOpenTimeout = 0
@@ -274,8 +357,11 @@ func dialSession(ctx context.Context, dial DialFunc, addr string, log hclog.Logg
 	if _, err := conn.Write([]byte{byteRPC}); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot greet %s: %w", addr, err), conn.Close())
 	}
-	_ = conn.SetWriteDeadline(time.Time{})
-	return newSession(conn, yamux.Client, log)
+	s, err := newSession(conn, yamux.Client, log)
+	if err == nil {
+		s.dialled = true
+	}
+	return s, err
 }
 
 // DialFunc connects to an agent's RPC address.

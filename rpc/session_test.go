@@ -23,6 +23,8 @@ func (p *pieces) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+func (p *pieces) SetWriteDeadline(time.Time) error { return nil }
+
 // yamuxFrame is the head of a frame.
 func yamuxFrame(kind byte, flags uint16, length int) []byte {
 	h := make([]byte, yamuxHead)
@@ -124,7 +126,7 @@ func TestStreamsOfEverySize(t *testing.T) {
 		t.Fatal(err)
 	}
 	for size := range 3 * yamuxHead {
-		stream, err := session.open(t.Context())
+		stream, err := session.open(t.Context(), time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}

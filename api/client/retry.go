@@ -31,7 +31,8 @@ const (
 // applies it once, and answers as it did at first.
 //
 // A write is not sent again when its body cannot be read again, nor when there was
-// no agent in the first place.
+// no agent in the first place, nor, unless it surely was not applied, when it is one
+// that no token makes apply once.
 type Retry struct {
 	// Base sends what is sent; nil means http.DefaultTransport.
 	Base http.RoundTripper
@@ -73,19 +74,28 @@ func (t *Retry) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err == nil && resp.Header.Get(HeaderError) == "" {
 			return resp, nil
 		}
-		again := err != nil
+		again := false
 		switch {
 		case err != nil && nobody(err):
 			again = n > 0
+		case err != nil && appliedTwice(req):
+			return nil, fmt.Errorf("the write may or may not have been applied: look before you repeat it: %w", err)
 		case err != nil:
-			unknown = err
-		case isKind(resp, model.KindOutcomeUnknown):
-			unknown, again = errors.New(text(resp)), true
-		case isKind(resp, model.KindNoLeader):
-			again = true
-		case isKind(resp, model.KindUnreachable), isKind(resp, model.KindBusy):
-			// Nothing was applied by this attempt.
-			again = unknown != nil
+			unknown, again = err, true
+		default:
+			switch kind := model.KindNamed(resp.Header.Get(HeaderError)); {
+			case kind.Answers():
+				return resp, nil
+			case kind == model.KindOutcomeUnknown:
+				if appliedTwice(req) || resp.Header.Get(HeaderRequestID) == "" {
+					return resp, nil
+				}
+				unknown, again = errors.New(text(resp)), true
+			default:
+				// This attempt was not applied, or so it says: of one before it
+				// that tells nothing.
+				again = unknown != nil || kind == model.KindNoLeader
+			}
 		}
 		switch {
 		case req.Context().Err() != nil:
@@ -146,7 +156,11 @@ func withToken(req *http.Request) *http.Request {
 	return out
 }
 
-func isKind(resp *http.Response, k model.Kind) bool { return resp.Header.Get(HeaderError) == k.Code() }
+// appliedTwice reports whether a write is applied each time that it comes, token or
+// not: changes of a cell's own members are no entries of its log.
+func appliedTwice(req *http.Request) bool {
+	return strings.HasPrefix(req.URL.Path, "/v1/operator/raft/")
+}
 
 // text is what an answer says; its body can be read again.
 func text(resp *http.Response) string {

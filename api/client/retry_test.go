@@ -57,7 +57,11 @@ func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader("do"), errReader{}))
 		return resp, nil
 	}
-	return answer(500, word, "it is "+word), nil
+	resp := answer(500, word, "it is "+word)
+	if word == "outcome_unknown" && !strings.HasPrefix(r.URL.Path, "/v1/system/") {
+		resp.Header.Set(HeaderRequestID, "token")
+	}
+	return resp, nil
 }
 
 type errReader struct{}
@@ -82,6 +86,9 @@ func TestAWriteIsSentAgainWithItsTokenUntilItsOutcomeIsKnown(t *testing.T) {
 		"a region is out of reach":          {"PUT", "unreachable", 1, "it is unreachable"},
 		"it is so with the outcome unknown": {"PUT", "outcome_unknown unreachable ok", 3, "done"},
 		"it is refused after a lost reply":  {"PUT", "lost conflict", 2, "it is conflict"},
+		"a busy agent after a lost reply":   {"PUT", "lost busy forbidden internal ok", 5, "done"},
+		"a lost reply, and then no room":    {"PUT", "lost busy", 0, "may or may not have been applied"},
+		"an agent that is busy":             {"PUT", "busy", 1, "it is busy"},
 		"it is lost for good":               {"PUT", "lost", 0, "may or may not have been applied"},
 		"its outcome is never known":        {"PUT", "outcome_unknown unreachable", 0, "it is outcome_unknown"},
 		"there is never a leader":           {"PUT", "no_leader", 0, "it is no_leader"},
@@ -157,6 +164,37 @@ func TestABodyThatCannotBeReadAgainIsSentOnce(t *testing.T) {
 	req, _ := http.NewRequest("PUT", "http://agent/v1/operator/snapshot", io.NopCloser(strings.NewReader("snapshot")))
 	if _, err := (&Retry{Base: s}).RoundTrip(req); !errors.Is(err, io.EOF) || len(s.sent) != 1 {
 		t.Errorf("%v after %d attempts", err, len(s.sent))
+	}
+}
+
+func TestAWriteThatNoTokenMakesApplyOnceIsSentOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		path, words string
+		attempts    int
+		end         string
+	}{
+		"a member is removed, and the reply lost":         {"/v1/operator/raft/peer?id=a", "lost ok", 1, "may or may not have been applied: look before you repeat it: EOF"},
+		"so it is after there was no leader":              {"/v1/operator/raft/peer?id=a", "no_leader lost ok", 2, "may or may not have been applied"},
+		"the leadership moves, and the agent cannot tell": {"/v1/operator/raft/transfer-leadership", "outcome_unknown ok", 1, "it is outcome_unknown"},
+		"the agent cannot tell, and has no token":         {"/v1/system/gc", "outcome_unknown ok", 1, "it is outcome_unknown"},
+		"there is no leader yet":                          {"/v1/operator/raft/transfer-leadership", "no_leader ok", 2, "done"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &script{words: strings.Fields(c.words)}
+			req, err := http.NewRequest("PUT", "http://agent"+c.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if resp, err := (&Retry{Base: s}).RoundTrip(req); err != nil {
+				got = err.Error()
+			} else {
+				got = text(resp)
+			}
+			if !strings.Contains(got, c.end) || len(s.sent) != c.attempts {
+				t.Errorf("%s: %q after %d attempts", name, got, len(s.sent))
+			}
+		})
 	}
 }
 

@@ -16,6 +16,9 @@ import (
 type Link struct {
 	// Delay is how long everything takes, each way.
 	Delay time.Duration
+	// Rate is how many bytes a second a connection carries, each way; what is
+	// over that waits. 0 bounds nothing.
+	Rate int
 	// LoseReply is asked of each piece that comes back over TCP: true breaks the
 	// connection off in its stead. Nil loses none.
 	LoseReply func() bool
@@ -124,7 +127,7 @@ type piece struct {
 // due.
 func (r *Relay) carry(to, from net.Conn, lose func() bool) {
 	defer to.Close()
-	if r.link.Delay == 0 && lose == nil {
+	if r.link.Delay == 0 && r.link.Rate == 0 && lose == nil {
 		_, _ = io.Copy(to, from)
 		return
 	}
@@ -144,6 +147,7 @@ func (r *Relay) carry(to, from net.Conn, lose func() bool) {
 			}
 		}
 	})
+	var free time.Time // when what came before has gone
 	for {
 		b := make([]byte, 16<<10)
 		n, err := from.Read(b)
@@ -152,7 +156,14 @@ func (r *Relay) carry(to, from net.Conn, lose func() bool) {
 			break
 		}
 		if n > 0 {
-			way <- piece{time.Now().Add(r.link.Delay), b[:n]}
+			now := time.Now()
+			if free.Before(now) {
+				free = now
+			}
+			if r.link.Rate > 0 {
+				free = free.Add(time.Duration(n) * time.Second / time.Duration(r.link.Rate))
+			}
+			way <- piece{free.Add(r.link.Delay), b[:n]}
 		}
 		if err != nil {
 			break

@@ -112,6 +112,23 @@ func TestADelayDoesNotBoundWhatIsUnderWay(t *testing.T) {
 	}
 }
 
+func TestARateBoundsWhatAConnectionCarries(t *testing.T) {
+	r := relayed(t, Link{Rate: 1 << 20})
+	c, err := net.Dial("tcp", r.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	begun := time.Now()
+	go func() { _, _ = c.Write(make([]byte, 512<<10)) }()
+	if _, err := io.ReadFull(c, make([]byte, 512<<10)); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took < 450*time.Millisecond || took > 5*time.Second {
+		t.Errorf("half a megabyte at one a second took %s", took)
+	}
+}
+
 func TestALostReplyBreaksTheConnectionOff(t *testing.T) {
 	var n atomic.Int64
 	r := relayed(t, Link{LoseReply: func() bool { return n.Add(1) == 2 }, LosePacket: func() bool { return n.Add(1)%2 == 0 }})
