@@ -208,7 +208,10 @@ func (s *rollouts) again(ctx context.Context, p *model.Proposal, voted *cell.Rol
 	// It lost its number, or this region has not heard yet what won it.
 	snap := s.snapshot()
 	answers, _ := s.hear(ctx, snap, key, concerned(p, snap.Rollout(nil, key)))
-	if err := s.catchUp(ctx, key, newestOf(answers)); err != nil {
+	switch err := s.catchUp(ctx, key, newestOf(answers)); {
+	case model.KindOf(err) == model.KindConflict:
+		return nil, s.underway(p) // what has won is on its way here
+	case err != nil:
 		return nil, err
 	}
 	if made := madeBy(s.snapshot().Rollout(nil, key), p.Request); made != nil {
