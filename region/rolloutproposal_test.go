@@ -80,7 +80,7 @@ func take(t testing.TB, p *model.Proposal) (told, voted error) {
 // run does what the leader's loops and a worker do with a version that has won.
 func run(t testing.TB, m *cell.Machine, r *model.Rollout) {
 	t.Helper()
-	step := rollout.Advance(&rollout.Config{Region: "us", Clock: clock.Real}, m.Snapshot(), nil, r, func(string) bool { return false })
+	step := rollout.Advance(rollout.Turn{Region: "us", Now: time.Now(), Gone: func(string) bool { return false }}, m.Snapshot(), nil, r)
 	if step == nil {
 		return
 	}
