@@ -133,7 +133,7 @@ func (s *rollouts) begin(ctx context.Context, p *model.Proposal, out *method.Job
 	// Only the first step: the others are the loop's, which can fail deployments.
 	if mine := r.Share(s.region); mine != nil && mine.State == model.SharePending && r.Won.Mark() == p.Mark() {
 		never := func(string) bool { return false }
-		if step := rollout.Advance(&rollout.Config{Region: s.region, Clock: s.clock}, snap, nil, r, never); step != nil {
+		if step := rollout.Advance(rollout.Turn{Region: s.region, Now: s.clock.Now(), Gone: never}, snap, nil, r); step != nil {
 			i, value, err := s.Apply(ctx, cell.CmdRolloutShare, step)
 			if err == nil {
 				done := value.(*cell.JobRegistered)
@@ -208,7 +208,10 @@ func (s *rollouts) again(ctx context.Context, p *model.Proposal, voted *cell.Rol
 	// It lost its number, or this region has not heard yet what won it.
 	snap := s.snapshot()
 	answers, _ := s.hear(ctx, snap, key, concerned(p, snap.Rollout(nil, key)))
-	if err := s.catchUp(ctx, key, newestOf(answers)); err != nil {
+	switch err := s.catchUp(ctx, key, newestOf(answers)); {
+	case model.KindOf(err) == model.KindConflict:
+		return nil, s.underway(p) // what has won is on its way here
+	case err != nil:
 		return nil, err
 	}
 	if made := madeBy(s.snapshot().Rollout(nil, key), p.Request); made != nil {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"atoll/cell"
 	"atoll/cell/state"
 	"atoll/internal/clock"
@@ -78,7 +80,7 @@ func take(t testing.TB, p *model.Proposal) (told, voted error) {
 // run does what the leader's loops and a worker do with a version that has won.
 func run(t testing.TB, m *cell.Machine, r *model.Rollout) {
 	t.Helper()
-	step := rollout.Advance(&rollout.Config{Region: "us", Clock: clock.Real}, m.Snapshot(), nil, r, func(string) bool { return false })
+	step := rollout.Advance(rollout.Turn{Region: "us", Now: time.Now(), Gone: func(string) bool { return false }}, m.Snapshot(), nil, r)
 	if step == nil {
 		return
 	}
@@ -155,6 +157,44 @@ func TestABrokenProposalIsRefused(t *testing.T) {
 			t.Errorf("%v; the other is %+v", err, r)
 		}
 	})
+}
+
+// What another region answers to the leader's loop is checked as what it tells.
+func TestABrokenAnswerIsNotTakenUp(t *testing.T) {
+	d := newLone(t)
+	job := seasJob("web", "eu", "us")
+	job.Multiregion.Strategy.MaxParallel = 1
+	d.must(d.submit("first", &method.JobRegisterRequest{Job: job}))
+	won := d.machine.Snapshot().Rollout(nil, simKey).Won
+	ctx, cancel := context.WithCancel(t.Context())
+	asked, done := make(chan struct{}), make(chan error)
+	go func() {
+		done <- rollout.Run(ctx, rollout.Config{
+			Region: "us", Snapshot: d.machine.Snapshot, Clock: clock.Real, Log: hclog.NewNullLogger(),
+			Apply: func(_ context.Context, cmd cell.Command, body any) error {
+				_, _, err := d.machine.Apply(cmd, nil, body)
+				return err
+			},
+			Tell: func(_ context.Context, region string, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error) {
+				select {
+				case asked <- struct{}{}:
+				case <-ctx.Done():
+				}
+				next := model.Mark{Born: won.Born, Version: 9, ID: "next"}
+				return &method.RolloutTellResponse{News: []method.RolloutNews{{Key: simKey, Region: region, Won: next, Proposal: &model.Proposal{ID: "next", Version: 9, Born: won.Born}}}}, nil
+			},
+		})
+	}()
+	for range 3 { // the first is over when the third is asked
+		<-asked
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if r := d.machine.Snapshot().Rollout(nil, simKey); r.Won.ID != won.ID {
+		t.Errorf("%+v is taken up", r.Won)
+	}
 }
 
 // Whatever single thing of a proposal is missing or out of all bounds: it is refused,

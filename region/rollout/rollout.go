@@ -156,27 +156,36 @@ func (l *loop) step(snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cel
 	if p := r.Accepted; p != nil && p.Judge([]string{l.Region}, nil) == model.VerdictWon {
 		return cell.CmdRolloutLearn, l.decided(p, model.VerdictWon)
 	}
-	if s := Advance(&l.Config, snap, ws, r, l.gone); s != nil {
+	if s := Advance(Turn{l.Region, l.Clock.Now(), l.gone, l.Fail}, snap, ws, r); s != nil {
 		return cell.CmdRolloutShare, s
 	}
 	return 0, nil
 }
 
+// Turn is whose step it is, and when. Gone reports regions that have been out of
+// reach for long, and Fail is as in Config: a share that is pending needs none.
+type Turn struct {
+	Region string
+	Now    time.Time
+	Gone   func(region string) bool
+	Fail   func(snap *state.Snapshot, d *model.Deployment, why string, now time.Time) *cell.DeploymentStatus
+}
+
 // Advance is the next step of the region's own share, nil when there is none.
-func Advance(c *Config, snap *state.Snapshot, ws state.Watch, r *model.Rollout, gone func(string) bool) *cell.RolloutShare {
-	mine := r.Share(c.Region)
+func Advance(t Turn, snap *state.Snapshot, ws state.Watch, r *model.Rollout) *cell.RolloutShare {
+	mine := r.Share(t.Region)
 	if mine == nil || mine.State.Over() {
 		return nil
 	}
 	d := deploymentOf(snap, ws, r.Key(), mine)
-	to, why := rollout.Next(r, c.Region, gone, look(snap, ws, r, mine, d))
+	to, why := rollout.Next(r, t.Region, t.Gone, look(snap, ws, r, mine, d))
 	if to == "" {
 		return nil
 	}
-	now := c.Clock.Now()
+	now := t.Now
 	out := &cell.RolloutShare{
 		Key: r.Key(), Version: r.Won.Version, ID: r.Won.ID, From: mine.State,
-		Share: model.Share{Region: c.Region, State: to, Why: why, Time: now.UnixNano()},
+		Share: model.Share{Region: t.Region, State: to, Why: why, Time: now.UnixNano()},
 	}
 	if d != nil {
 		out.Share.DeploymentID = d.ID
@@ -198,7 +207,7 @@ func Advance(c *Config, snap *state.Snapshot, ws state.Watch, r *model.Rollout, 
 		out.Eval.DeploymentID = mine.DeploymentID
 	case model.ShareFailed:
 		if d != nil && d.Active() {
-			out.Deployment = c.Fail(snap, d, why, now)
+			out.Deployment = t.Fail(snap, d, why, now)
 		}
 	case model.ShareSuccessful:
 		if d != nil && d.Active() {
