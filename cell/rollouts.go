@@ -1,6 +1,8 @@
 package cell
 
 import (
+	"cmp"
+
 	"atoll/cell/state"
 	"atoll/internal/wire"
 	"atoll/model"
@@ -8,7 +10,11 @@ import (
 
 // RolloutVote votes for a proposal. It answers with RolloutVoted, or a Conflict
 // when the region does not vote for it.
-type RolloutVote struct{ Proposal *model.Proposal }
+type RolloutVote struct {
+	Proposal *model.Proposal
+	// Time is now; in entries of before it was noted, the proposal's.
+	Time int64
+}
 
 // RolloutVoted is the vote that a proposal has: whoever proposes the same again is
 // told of the first time's.
@@ -54,9 +60,13 @@ type RolloutShare struct {
 	Deployment *DeploymentStatus
 }
 
-// RolloutForget forgets a job that was stopped everywhere. It answers with None.
+// RolloutForget forgets a job of which nothing is left, unless anything was heard
+// of it meanwhile. It answers with None.
 type RolloutForget struct {
-	Key     model.JobID
+	Key model.JobID
+	// Index is that of the record's newest change.
+	Index uint64
+	// Version stands for it in entries that have no Index.
 	Version uint64
 }
 
@@ -69,6 +79,7 @@ func applyRolloutVote(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutV
 	if why := r.Vote(p); why != "" {
 		return nil, model.Errorf(model.KindConflict, "%s; submit it again to have it follow that one", why)
 	}
+	r.Time = max(r.Time, cmp.Or(c.Time, p.Time))
 	return &RolloutVoted{p.Version, p.ID}, tx.PutRollout(r)
 }
 
@@ -107,6 +118,7 @@ func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Rollout
 	if changed = r.Hear(c.ID, c.Shares, c.Own) || changed; !changed {
 		return &None{}, nil
 	}
+	r.Time = max(r.Time, c.Time)
 	return &None{}, tx.PutRollout(r)
 }
 
@@ -197,6 +209,7 @@ func applyRolloutShare(tx *state.Txn, snap *state.Snapshot, index uint64, c *Rol
 	}
 	share.EvalID = out.EvalID
 	r.Set(share)
+	r.Time = max(r.Time, c.Share.Time)
 	return out, tx.PutRollout(r)
 }
 
@@ -216,7 +229,8 @@ func unfit(snap *state.Snapshot, job *model.Job) error {
 }
 
 func applyRolloutForget(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutForget) (*None, error) {
-	if r := snap.Rollout(nil, c.Key); r == nil || r.Won == nil || r.Won.Version != c.Version || r.Accepted != nil {
+	r := snap.Rollout(nil, c.Key)
+	if r == nil || r.Accepted != nil || c.Index != 0 && r.ModifyIndex != c.Index || c.Index == 0 && (r.Won == nil || r.Won.Version != c.Version) {
 		return &None{}, nil
 	}
 	return &None{}, tx.ForgetRollout(c.Key)

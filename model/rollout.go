@@ -253,7 +253,10 @@ type Rollout struct {
 	Won *Proposal
 	// Shares are how far the participants of Won are, in their order, as far as
 	// the region has heard.
-	Shares      []Share
+	Shares []Share
+	// Time is when the region last took up anything about the job, by its own
+	// clock, in Unix nanoseconds; 0 in records of before that was noted.
+	Time        int64
 	CreateIndex uint64
 	ModifyIndex uint64
 }

@@ -3,7 +3,6 @@ package region
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,13 +66,13 @@ func (s *rollouts) told(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 		return nil, model.Invalidf("News", "cannot hear of %d rollouts at once: the limit is %d", len(req.News), maxNews)
 	}
 	out := &method.RolloutTellResponse{News: make([]method.RolloutNews, len(req.News))}
-	errs := make([]error, len(req.News))
 	var wg sync.WaitGroup
 	for i := range req.News {
 		n := &req.News[i]
 		wg.Go(func() {
 			if body := rollout.Learn(s.snapshot(), s.region, n, s.clock.Now()); body != nil {
-				if _, _, errs[i] = s.Apply(ctx, cell.CmdRolloutLearn, body); errs[i] != nil {
+				if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, body); err != nil {
+					out.News[i] = method.RolloutNews{Key: n.Key, Region: s.region, Error: err.Error()}
 					return
 				}
 			}
@@ -82,7 +81,8 @@ func (s *rollouts) told(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 		})
 	}
 	wg.Wait()
-	return out, errors.Join(errs...)
+	rollout.Bound(out.News)
+	return out, nil
 }
 
 // divided is what the region's job has now of a count that the regions divide.
@@ -110,7 +110,7 @@ func (s *rollouts) vote(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 	asked := &state.Request{
 		ID: p.Request, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.Request), s.clock.Now().UnixNano()),
 	}
-	_, _, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, asked, &cell.RolloutVote{Proposal: p})
+	_, _, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, asked, &cell.RolloutVote{Proposal: p, Time: s.clock.Now().UnixNano()})
 	out := &method.RolloutVoteResponse{}
 	if err != nil {
 		if model.KindOf(err) != model.KindConflict {
@@ -128,7 +128,7 @@ func (s *rollouts) vote(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 		// It is the memory of requests that says no, which is no vote: the number
 		// is let go, so that whoever counts is not left waiting.
 		out.Why = cmp.Or(out.Why, "the same submit came by another region, or is over")
-		if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, &cell.RolloutLearn{Key: p.Key(), Own: s.region, Open: p.Version + 1}); err != nil {
+		if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, &cell.RolloutLearn{Key: p.Key(), Own: s.region, Open: p.Version + 1, Time: s.clock.Now().UnixNano()}); err != nil {
 			return nil, err
 		}
 		r = s.snapshot().Rollout(nil, p.Key())
@@ -349,7 +349,7 @@ func (s *rollouts) prepare(ctx context.Context, snap *state.Snapshot, known *mod
 		if err != nil {
 			return nil, err
 		}
-		if len(out.News) != 1 {
+		if len(out.News) != 1 || out.News[0].Error != "" {
 			return nil, model.Errorf(model.KindInternal, "region %q gave no answer about job %q", region, key.ID)
 		}
 		return &out.News[0], nil
@@ -374,7 +374,11 @@ func (s *rollouts) prepare(ctx context.Context, snap *state.Snapshot, known *mod
 	if err := s.undecided(p, newest.Won, answers, asked); err != nil {
 		return err
 	}
-	if have := snap.Rollout(nil, key); newest.Won.ID != "" && (have == nil || newest.Won.After(have.Won.Mark())) {
+	have := snap.Rollout(nil, key)
+	missed := newest.Won.ID != "" && (have == nil || newest.Won.After(have.Won.Mark()))
+	// What is over where it is known is not begun here, but followed.
+	ended := missed && newest.Over && newest.Proposal != nil && (have == nil || have.Won == nil)
+	if missed && !ended {
 		// We have missed it: it comes first.
 		body := rollout.Learn(snap, s.region, newest, s.clock.Now())
 		if body == nil {
@@ -384,7 +388,9 @@ func (s *rollouts) prepare(ctx context.Context, snap *state.Snapshot, known *mod
 			return err
 		}
 	}
-	known = s.snapshot().Rollout(nil, key)
+	if known = s.snapshot().Rollout(nil, key); ended && (known == nil || known.Won == nil) {
+		known = &model.Rollout{Won: newest.Proposal, Shares: newest.Shares, Open: newest.Open}
+	}
 	p.Born = p.Time
 	if known != nil && known.Won != nil {
 		p.Base, p.Follows, p.Born = known.Won.Regions(), known.Won.Mark(), known.Won.Born

@@ -10,6 +10,7 @@ package rollout
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,10 +54,12 @@ const (
 	// lost is for how long a region is out of reach before on_unreachable is
 	// applied to it: longer than an election, or the restart of its servers.
 	lost = 10 * time.Second
-	// kept is how long a region remembers a job that was stopped everywhere and
-	// purged here. One that forgets votes for the same numbers again, so that it
-	// must be longer than anything about the job may be under way, or undecided in
-	// a region that is cut off.
+	// round is between two times that all is told, what is settled too.
+	round = 10 * time.Minute
+	// kept is how long a region remembers a job of which nothing is left. One that
+	// forgets votes for the same numbers again, so that it must be longer than
+	// anything about the job may be under way, or undecided in a region that is cut
+	// off.
 	kept = time.Hour
 )
 
@@ -73,6 +76,8 @@ type loop struct {
 	// votes are what other regions were heard to have voted for what is open
 	// here.
 	votes map[model.JobID]*ballot
+	// aside are rollouts that cannot be gone on with, as they were then.
+	aside map[model.JobID]uint64
 }
 
 // ballot is what is known of the votes for a proposal, since when.
@@ -84,7 +89,7 @@ type ballot struct {
 
 // Run takes part until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
-	l := &loop{Config: cfg, peers: make(map[string]*peer), votes: make(map[model.JobID]*ballot)}
+	l := &loop{Config: cfg, peers: make(map[string]*peer), votes: make(map[model.JobID]*ballot), aside: make(map[model.JobID]uint64)}
 	defer l.wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -98,7 +103,8 @@ func Run(ctx context.Context, cfg Config) error {
 		var acts sync.WaitGroup
 		turns := make(chan struct{}, actsAtOnce)
 		for r := range snap.Rollouts(ws) {
-			if cmd, body := l.step(snap, ws, r); body != nil {
+			cmd, body := l.consider(ctx, snap, ws, r)
+			if body != nil {
 				acts.Go(func() {
 					turns <- struct{}{}
 					defer func() { <-turns }()
@@ -107,8 +113,7 @@ func Run(ctx context.Context, cfg Config) error {
 					}
 				})
 			}
-			open = open || !r.Settled() || ended(r)
-			l.hire(ctx, r)
+			open = open || !r.Settled()
 		}
 		acts.Wait()
 		if acted.Load() {
@@ -118,11 +123,13 @@ func Run(ctx context.Context, cfg Config) error {
 			told = index
 			l.kick()
 		}
-		wait, stop := ctx, context.CancelFunc(func() {})
+		l.tidy()
+		// Silence is noticed by the clock alone, and so is that it is time to forget.
+		pause := time.Minute
 		if open {
-			// Silence is noticed by the clock alone.
-			wait, stop = context.WithTimeout(ctx, time.Second)
+			pause = time.Second
 		}
+		wait, stop := context.WithTimeout(ctx, pause)
 		_ = ws.WatchCtx(wait)
 		stop()
 	}
@@ -143,15 +150,53 @@ func (l *loop) act(ctx context.Context, r *model.Rollout, cmd cell.Command, body
 	return false
 }
 
-// ended reports whether a job was stopped in all its regions.
-func ended(r *model.Rollout) bool {
-	return r.Won != nil && r.Won.Job.Stop && r.Settled()
+// consider is what to do about a rollout: a command and its body, or nothing. One
+// that it panics over is set aside until it changes, so that the others go on.
+func (l *loop) consider(ctx context.Context, snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cmd cell.Command, body any) {
+	l.mu.Lock()
+	aside := l.aside[r.Key()] == r.ModifyIndex
+	l.mu.Unlock()
+	if aside {
+		return 0, nil
+	}
+	defer l.survive(r.Key())
+	l.hire(ctx, r)
+	return l.step(snap, ws, r)
+}
+
+// survive, deferred, sets a rollout aside that what it ends panicked over.
+func (l *loop) survive(key model.JobID) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	l.Log.Error("cannot go on with a rollout: it is set aside until it changes", "namespace", key.Namespace, "job", key.ID, "panic", p, "stack", hclog.Stacktrace())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.Snapshot().Rollout(nil, key); r != nil {
+		l.aside[key] = r.ModifyIndex
+	}
+}
+
+// tidy drops what is noted about rollouts that are not so any more.
+func (l *loop) tidy() {
+	snap := l.Snapshot()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.votes, func(key model.JobID, b *ballot) bool {
+		r := snap.Rollout(nil, key)
+		return r == nil || r.Accepted == nil || r.Accepted.ID != b.id
+	})
+	maps.DeleteFunc(l.aside, func(key model.JobID, index uint64) bool {
+		r := snap.Rollout(nil, key)
+		return r == nil || r.ModifyIndex != index
+	})
 }
 
 // step is what to do about a rollout: a command and its body, or nothing.
 func (l *loop) step(snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cell.Command, any) {
-	if mine := r.Share(l.Region); mine != nil && ended(r) && snap.Job(ws, r.Key()) == nil && l.Clock.Now().Sub(time.Unix(0, mine.Time)) >= kept {
-		return cell.CmdRolloutForget, &cell.RolloutForget{Key: r.Key(), Version: r.Won.Version}
+	if l.forgets(snap, r) {
+		return cell.CmdRolloutForget, &cell.RolloutForget{Key: r.Key(), Index: r.ModifyIndex}
 	}
 	if p := r.Accepted; p != nil && p.Judge([]string{l.Region}, nil) == model.VerdictWon {
 		return cell.CmdRolloutLearn, l.decided(p, model.VerdictWon)
