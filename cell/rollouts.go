@@ -2,6 +2,7 @@ package cell
 
 import (
 	"cmp"
+	"slices"
 
 	"atoll/cell/state"
 	"atoll/internal/wire"
@@ -71,16 +72,34 @@ type RolloutForget struct {
 }
 
 func applyRolloutVote(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutVote) (*RolloutVoted, error) {
-	if err := admitsJobs(snap); err != nil && !c.Proposal.Job.Stop {
+	p := c.Proposal
+	if err := whole(p); err != nil {
 		return nil, err
 	}
-	p := c.Proposal
+	if err := admitsJobs(snap); err != nil && !p.Job.Stop {
+		return nil, err
+	}
 	r := rolloutOf(snap, p.Key())
 	if why := r.Vote(p); why != "" {
 		return nil, model.Errorf(model.KindConflict, "%s; submit it again to have it follow that one", why)
 	}
 	r.Time = max(r.Time, cmp.Or(c.Time, p.Time))
 	return &RolloutVoted{p.Version, p.ID}, tx.PutRollout(r)
+}
+
+// whole refuses a proposal of which parts are missing that the state machine and
+// the leader's loops go by. What else a proposal must be is for those to say who
+// bring it: an entry of the log, wherever it came from, only must not end the
+// server.
+func whole(p *model.Proposal) error {
+	ok := p != nil && p.Job.Multiregional() && p.Job.Multiregion.Strategy != nil && !slices.Contains(p.Job.Multiregion.Regions, nil) && !slices.Contains(p.Job.TaskGroups, nil)
+	if ok {
+		ok = !slices.ContainsFunc(p.Job.TaskGroups, func(g *model.TaskGroup) bool { return slices.Contains(g.Tasks, nil) })
+	}
+	if !ok {
+		return model.Invalidf("Proposal", "cannot take up a proposal: it holds no multi-region job, or one of which parts are missing")
+	}
+	return nil
 }
 
 // rolloutOf returns a copy to change.
@@ -98,6 +117,11 @@ func rolloutOf(snap *state.Snapshot, key model.JobID) *model.Rollout {
 }
 
 func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutLearn) (*None, error) {
+	if c.Won != nil {
+		if err := whole(c.Won); err != nil {
+			return nil, err
+		}
+	}
 	r := rolloutOf(snap, c.Key)
 	changed := r.Drop(c.Lost) || r.Open < c.Open
 	changed = r.Heard(c.From, c.Open) || changed

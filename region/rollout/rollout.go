@@ -88,15 +88,20 @@ type ballot struct {
 }
 
 // Run takes part until ctx ends.
-func Run(ctx context.Context, cfg Config) error {
-	l := &loop{Config: cfg, peers: make(map[string]*peer), votes: make(map[model.JobID]*ballot), aside: make(map[model.JobID]uint64)}
+func Run(ctx context.Context, cfg Config) error { return newLoop(cfg).run(ctx) }
+
+func newLoop(cfg Config) *loop {
+	return &loop{Config: cfg, peers: make(map[string]*peer), votes: make(map[model.JobID]*ballot), aside: make(map[model.JobID]uint64)}
+}
+
+func (l *loop) run(ctx context.Context) error {
 	defer l.wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	told := uint64(0)
 	for ctx.Err() == nil {
 		ws := make(state.Watch)
-		snap := cfg.Snapshot()
+		snap := l.Snapshot()
 		snap.WatchStore(ws)
 		open := false
 		var acted atomic.Bool
