@@ -40,6 +40,8 @@ type RolloutLearn struct {
 	// the region that says so.
 	Open uint64
 	From string
+	// Forgotten, unless "", is a region that an operator had this one forget.
+	Forgotten string
 	// Shares are of the version that the proposal ID made.
 	ID     string
 	Shares []model.Share
@@ -125,6 +127,7 @@ func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Rollout
 	r := rolloutOf(snap, c.Key)
 	changed := r.Drop(c.Lost) || r.Open < c.Open
 	changed = r.Heard(c.From, c.Open) || changed
+	changed = c.Forgotten != "" && r.Forsake(c.Forgotten, c.Time) || changed
 	r.Open = max(r.Open, c.Open)
 	switch {
 	case c.Won == nil:

@@ -10,6 +10,7 @@ import (
 	policy "atoll/federation/rollout"
 	"atoll/model"
 	"atoll/model/method"
+	"atoll/region/rollout"
 	"atoll/rpc"
 )
 
@@ -85,8 +86,10 @@ func (s *rollouts) scale(ctx context.Context, c *rpc.Inbound, r *model.Rollout, 
 		return nil, err
 	}
 	again := s.came(c, r.Namespace, req)
-	if !again && !r.Settled() {
-		return nil, model.Invalidf("Count", "job scaling blocked due to active deployment: version %d of job %q is still on its way through its regions; wait for its end", r.Won.Version, job.ID)
+	if !again {
+		if why := s.busy(ctx, r); why != "" {
+			return nil, model.Invalidf("Count", "job scaling blocked due to active deployment: %s; wait for its end", why)
+		}
 	}
 	if !again && req.JobModifyIndex != 0 {
 		if err := cell.EnforceIndex(s.snapshot().Job(nil, r.Key()), job.ID, req.JobModifyIndex); err != nil {
@@ -105,6 +108,43 @@ func (s *rollouts) scale(ctx context.Context, c *rpc.Inbound, r *model.Rollout, 
 		return nil, err
 	}
 	return out, nil
+}
+
+// busy is why a job cannot be scaled now, "" for nothing: a version is on its way
+// through the regions. A region that is out of reach is not waited for, once our
+// own share is over, and neither is one that is not listed any more.
+func (s *rollouts) busy(ctx context.Context, r *model.Rollout) string {
+	if r.Accepted != nil {
+		return fmt.Sprintf("version %d of job %q is being decided", r.Accepted.Version, r.JobID)
+	}
+	open := slices.DeleteFunc(r.Won.Regions(), func(region string) bool {
+		share := r.Share(region)
+		return share == nil || share.State.Over()
+	})
+	states, _ := each(open, func(region string) (*model.ShareState, error) {
+		if region == s.region {
+			return &r.Share(region).State, nil
+		}
+		out, err := s.tell(ctx, region, &method.RolloutTellRequest{News: []method.RolloutNews{rollout.News(s.snapshot(), r.Key())}})
+		if err != nil {
+			return nil, err
+		}
+		state := model.SharePending
+		for _, n := range out.News {
+			for _, share := range n.Shares {
+				if n.Won == r.Won.Mark() && share.Region == region {
+					state = share.State
+				}
+			}
+		}
+		return &state, nil
+	})
+	for i, state := range states {
+		if state != nil && !state.Over() {
+			return fmt.Sprintf("version %d of job %q is %s in region %q", r.Won.Version, r.JobID, *state, open[i])
+		}
+	}
+	return ""
 }
 
 // stopGlobal is the submission that stops a multi-region job in all its regions.

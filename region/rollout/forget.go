@@ -38,7 +38,11 @@ func (l *loop) forgets(snap *state.Snapshot, r *model.Rollout) bool {
 	if mine := r.Share(l.Region); mine != nil {
 		last = max(last, mine.Time)
 	}
-	if !r.Settled() || l.Clock.Now().Sub(time.Unix(0, last)) < kept {
+	keep := kept
+	if slices.ContainsFunc(r.Shares, func(s model.Share) bool { return s.Forsaken }) {
+		keep = keptForsaken
+	}
+	if !r.Settled() || l.Clock.Now().Sub(time.Unix(0, last)) < keep {
 		return false
 	}
 	if job := snap.Job(nil, r.Key()); job != nil && job.Multiregional() {
@@ -50,10 +54,11 @@ func (l *loop) forgets(snap *state.Snapshot, r *model.Rollout) bool {
 	})
 }
 
-// over reports whether a region has said that a job is over there.
+// over reports whether a region has said that a job is over there, or has not been
+// known for long.
 func (l *loop) over(region string, key model.JobID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.peers[region]
-	return p != nil && p.holds[key].over
+	return p != nil && (p.holds[key].over || p.unknown && l.Clock.Now().Sub(p.failing) >= kept)
 }

@@ -24,9 +24,11 @@ type peer struct {
 	region string
 	kick   chan struct{}
 
-	// failing is since when it has been out of reach, zero while it answers, and
-	// holds is what it has said that it holds, by job; guarded by loop.mu.
+	// failing is since when it has been out of reach, zero while it answers,
+	// unknown says that it is so because nobody knows the region, and holds is what
+	// it has said that it holds, by job; guarded by loop.mu.
 	failing time.Time
+	unknown bool
 	holds   map[model.JobID]held
 	// told is up to which change it was told of a rollout, and again are those
 	// that it is to be told once more; the goroutine's alone.
@@ -183,6 +185,7 @@ func (l *loop) repeat(p *peer, all bool) {
 func (l *loop) heard(p *peer, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	p.unknown = err != nil && model.KindOf(err) == model.KindUnknownRegion
 	switch {
 	case !silent(err):
 		p.failing = time.Time{}

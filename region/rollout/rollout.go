@@ -9,6 +9,7 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"sync"
@@ -34,6 +35,9 @@ type Config struct {
 	// Tell and Vote call the leader of another region, within two seconds.
 	Tell func(ctx context.Context, region string, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error)
 	Vote func(ctx context.Context, region string, req *method.RolloutVoteRequest) (*method.RolloutVoteResponse, error)
+	// Forgotten reports whether an operator had the region forget another. Nil: no
+	// region is.
+	Forgotten func(region string) bool
 	// Fail is the command that fails a deployment, and reverts its job where it
 	// says so.
 	Fail  func(snap *state.Snapshot, d *model.Deployment, why string, now time.Time) *cell.DeploymentStatus
@@ -61,6 +65,9 @@ const (
 	// anything about the job may be under way, or undecided in a region that is cut
 	// off.
 	kept = time.Hour
+	// keptForsaken is for how long that is so while a region was forgotten that
+	// may come back one day with what it ran: long enough to stop it then.
+	keptForsaken = 30 * 24 * time.Hour
 )
 
 // actsAtOnce bounds the steps that are committed side by side: Raft writes those
@@ -203,6 +210,9 @@ func (l *loop) step(snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cel
 	if l.forgets(snap, r) {
 		return cell.CmdRolloutForget, &cell.RolloutForget{Key: r.Key(), Index: r.ModifyIndex}
 	}
+	if region := l.forsaken(snap, r); region != "" {
+		return cell.CmdRolloutLearn, &cell.RolloutLearn{Key: r.Key(), Own: l.Region, Forgotten: region, Time: l.Clock.Now().UnixNano()}
+	}
 	if p := r.Accepted; p != nil && p.Judge([]string{l.Region}, nil) == model.VerdictWon {
 		return cell.CmdRolloutLearn, l.decided(p, model.VerdictWon)
 	}
@@ -210,6 +220,20 @@ func (l *loop) step(snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cel
 		return cell.CmdRolloutShare, s
 	}
 	return 0, nil
+}
+
+// forsaken is a region that was forgotten and is waited for still, "" for none.
+func (l *loop) forsaken(snap *state.Snapshot, r *model.Rollout) string {
+	if l.Forgotten == nil {
+		return ""
+	}
+	for _, region := range concerned(r) {
+		s := r.Share(region)
+		if waits := s != nil && !s.State.Over() || unheard(snap, r, region); waits && region != l.Region && l.Forgotten(region) {
+			return region
+		}
+	}
+	return ""
 }
 
 // Advance is the next step of the region's own share, nil when there is none.
@@ -220,8 +244,8 @@ func Advance(c *Config, snap *state.Snapshot, ws state.Watch, r *model.Rollout, 
 	}
 	d := deploymentOf(snap, ws, r.Key(), mine)
 	to, why := rollout.Next(r, c.Region, gone, look(snap, ws, r, mine, d))
-	if to == "" {
-		return nil
+	if to == "" || to == model.ShareRunning && snap.Namespace(ws, r.Namespace) == nil {
+		return nil // its namespace is on its way here too
 	}
 	now := c.Clock.Now()
 	out := &cell.RolloutShare{
@@ -287,8 +311,7 @@ func look(snap *state.Snapshot, ws state.Watch, r *model.Rollout, mine *model.Sh
 		// Nothing is deployed step by step: it is done once it was scheduled.
 		out.Done = true
 		if mine.EvalID != "" {
-			e := snap.Eval(ws, mine.EvalID)
-			out.Done = e == nil || e.Terminal()
+			out.Done, out.Failed = scheduled(snap, ws, mine.EvalID)
 		}
 	case d.Status == model.DeploymentFailed:
 		out.Failed = d.StatusDescription
@@ -298,4 +321,17 @@ func look(snap *state.Snapshot, ws state.Watch, r *model.Rollout, mine *model.Sh
 		out.Done = true
 	}
 	return out
+}
+
+// scheduled reports whether an evaluation is over, or why it failed for good. One
+// that failed for now goes on as the next.
+func scheduled(snap *state.Snapshot, ws state.Watch, id string) (done bool, failed string) {
+	e := snap.Eval(ws, id)
+	for e != nil && e.Status == model.EvalFailed {
+		if e.NextEval == "" {
+			return false, cmp.Or(e.StatusDescription, "its evaluation failed")
+		}
+		e = snap.Eval(ws, e.NextEval)
+	}
+	return e == nil || e.Terminal(), ""
 }

@@ -218,3 +218,60 @@ func TestManyOpenRolloutsStarveNone(t *testing.T) {
 		}
 	})
 }
+
+// A share waits for its namespace, which comes to its region by another way than
+// the job.
+func TestAShareWaitsForItsNamespace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShore(t)
+		s.hold(t, "web", func(p *model.Proposal) { p.Job.Namespace = "team" }, "us")
+		key := model.JobID{Namespace: "team", ID: "web"}
+		state := func() model.ShareState { return s.machine.Snapshot().Rollout(nil, key).Share("us").State }
+		s.run(t, time.Minute, nil)
+		if got := state(); got != model.SharePending {
+			t.Errorf("without its namespace the share is %s", got)
+		}
+		s.apply(t, cell.CmdNamespaceLearn, &cell.NamespaceLearn{Rows: []*model.Namespace{{Name: "team", Version: 1}}})
+		s.run(t, time.Minute, nil)
+		if got := state(); got != model.ShareRunning {
+			t.Errorf("with it, it is %s", got)
+		}
+	})
+}
+
+// A share whose evaluation failed is not done: the next one is waited for, and
+// when none comes the share has failed.
+func TestAShareIsDoneOnceItWasScheduled(t *testing.T) {
+	for name, c := range map[string]struct {
+		next string
+		want model.ShareState
+	}{
+		"it is tried again, and done":    {model.EvalComplete, model.ShareSuccessful},
+		"it is tried again, and waits":   {model.EvalPending, model.ShareRunning},
+		"it is not tried again any more": {"", model.ShareFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newShore(t)
+				s.hold(t, "web", func(p *model.Proposal) { p.Job.Type = model.JobTypeBatch }, "us")
+				s.run(t, time.Minute, nil)
+				key := model.JobID{Namespace: model.DefaultNamespace, ID: "web"}
+				share := func() *model.Share { return s.machine.Snapshot().Rollout(nil, key).Share("us") }
+				failed := *s.machine.Snapshot().Eval(nil, share().EvalID)
+				failed.Status = model.EvalFailed
+				evals := []*model.Evaluation{&failed}
+				if c.next != "" {
+					next := failed
+					next.ID, next.Status, next.CreateIndex = model.NewUUID(nil).String(), c.next, 0
+					failed.NextEval = next.ID
+					evals = append(evals, &next)
+				}
+				s.apply(t, cell.CmdEvals, &cell.Evals{Evals: evals})
+				s.run(t, time.Minute, nil)
+				if got := share(); got.State != c.want {
+					t.Errorf("%+v, want %s", got, c.want)
+				}
+			})
+		})
+	}
+}

@@ -2,6 +2,7 @@ package region
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,8 @@ import (
 	"atoll/cell"
 	"atoll/cell/state"
 	"atoll/model"
+	"atoll/model/method"
+	"atoll/rpc"
 )
 
 // calm is an archipelago where nothing is lost but what a test takes away.
@@ -236,16 +239,92 @@ func TestWhatEndedStaysEnded(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := calm(t, "us", "eu", "ap")
-				defer func() {
-					for _, name := range s.names {
-						s.nodes[name].crash()
-					}
-					time.Sleep(10 * time.Second)
-				}()
-				test(s)
-			})
+			simulate(t, func(_ *testing.T, s *archipelago) { test(s) })
 		})
 	}
+}
+
+// simulate runs a test in three regions where nothing is lost but what it takes
+// away.
+func simulate(t *testing.T, test func(t *testing.T, s *archipelago)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := calm(t, "us", "eu", "ap")
+		defer func() {
+			for _, name := range s.names {
+				s.nodes[name].crash()
+			}
+			time.Sleep(10 * time.Second)
+		}()
+		test(t, s)
+	})
+}
+
+func (s *archipelago) shares(region string) string {
+	var out []string
+	for _, share := range s.nodes[region].machine.Snapshot().Rollout(nil, simKey).Shares {
+		out = append(out, share.Region+"="+string(share.State))
+	}
+	return strings.Join(out, " ")
+}
+
+func (s *archipelago) scale(door, token string, count int64) error {
+	d := s.nodes[door].door
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	in := &rpc.Inbound{Envelope: &rpc.Envelope{Method: "Job.Scale", RequestID: token}}
+	_, err := d.scale(ctx, in, d.snapshot().Rollout(nil, simKey), &method.JobScaleRequest{JobID: simKey.ID, Group: "g", Count: &count})
+	return err
+}
+
+// lose cuts a region off, and has the others forget it, or not any more.
+func (s *archipelago) lose(region string, cut, forgotten bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut[region], s.left[region] = cut, forgotten
+}
+
+// A region that is lost keeps a job from being scaled once and no more; and when
+// an operator forgets the region, nothing waits for it any longer.
+func TestAJobIsScaledWithoutALostRegion(t *testing.T) {
+	simulate(t, func(t *testing.T, s *archipelago) {
+		job := s.spec(model.JobTypeService, "a", "us", "eu", "ap")
+		job.Multiregion.Strategy.OnUnreachable = model.OnUnreachableSkip
+		s.take("us", "a", job, false, false)
+		if err := s.scale("us", "first", 2); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.scale("us", "at once", 3); err == nil || !strings.Contains(err.Error(), "blocked due to active deployment") {
+			t.Errorf("while it is under way: %v", err)
+		}
+		time.Sleep(time.Minute)
+		s.lose("ap", true, false)
+		for i := range int64(3) {
+			if err := s.scale("eu", fmt.Sprint("lost", i), 4+i); err != nil {
+				t.Fatalf("without ap, time %d: %v", i, err)
+			}
+			time.Sleep(time.Minute)
+			if got := s.shares("us"); got != "us=successful eu=successful ap=pending" {
+				t.Fatalf("without ap: %s", got)
+			}
+		}
+		s.lose("ap", true, true)
+		time.Sleep(time.Minute)
+		if got := s.shares("eu"); got != "us=successful eu=successful ap=stopped" || !s.nodes["eu"].machine.Snapshot().Rollout(nil, simKey).Settled() {
+			t.Errorf("once ap was forgotten: %s", got)
+		}
+		// It comes back all the same: what it says of itself stands.
+		s.lose("ap", false, false)
+		time.Sleep(time.Hour)
+		if got := s.shares("eu"); got != "us=successful eu=successful ap=successful" {
+			t.Errorf("once ap came back: %s", got)
+		}
+		s.lose("ap", true, true)
+		s.take("us", "stop", job, true, true)
+		time.Sleep(3 * time.Hour)
+		s.expect("stopped without ap", "us=known eu=known ap=run")
+		s.lose("ap", false, false)
+		time.Sleep(3 * time.Hour)
+		s.expect("stopped in ap too", "us=none eu=none ap=none")
+	})
 }
