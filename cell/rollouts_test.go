@@ -146,3 +146,35 @@ func TestAProposalWithPartsMissingIsRefused(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A restored region that hears of a version which it had lost has to hear the
+// regions of that too before it votes: it may have voted for what follows it.
+func TestARestoredRegionHearsTheVotersOfWhatItLost(t *testing.T) {
+	m, err := NewMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(cmd Command, body any) {
+		t.Helper()
+		if _, _, err := m.Apply(cmd, nil, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(CmdCellInit, &CellInit{Cell: state.Cell{Region: "us", Incarnation: "first"}})
+	one := aProposal("one", 0, nil, "us", "eu")
+	two := aProposal("two", 1, one, "us", "eu", "ap")
+	three := aProposal("three", 2, two, "us", "eu", "ap")
+	must(CmdRolloutLearn, &RolloutLearn{Key: one.Key(), Own: "us", Won: one})
+	m.index++
+	if err := m.fsm.store.Write(m.index, func(tx *state.Txn) error { return tx.Reincarnate("second") }); err != nil {
+		t.Fatal(err)
+	}
+	must(CmdRolloutLearn, &RolloutLearn{Key: one.Key(), Own: "us", Won: two})
+	for _, heard := range []string{"eu", "ap"} {
+		if _, _, err := m.Apply(CmdRolloutVote, nil, &RolloutVote{Proposal: three}); model.KindOf(err) != model.KindConflict || !strings.Contains(err.Error(), heard) {
+			t.Errorf("before it has heard %s: %v", heard, err)
+		}
+		must(CmdRolloutLearn, &RolloutLearn{Key: one.Key(), Own: "us", From: heard, Open: 2})
+	}
+	must(CmdRolloutVote, &RolloutVote{Proposal: three})
+}

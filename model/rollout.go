@@ -368,6 +368,9 @@ func (r *Rollout) Adopt(p *Proposal, own string) bool {
 	if r.Accepted != nil && !r.Accepted.Mark().After(p.Mark()) {
 		r.Accepted = nil
 	}
+	if len(r.Unheard) > 0 {
+		r.mustHear(p, own) // the region may have voted for what followed it, too
+	}
 	before := r.Shares
 	r.Shares = nil
 	add := func(region string) {
@@ -393,14 +396,19 @@ func (r *Rollout) Reborn(incarnation, own string) {
 	if r.Incarnation != incarnation {
 		r.Incarnation, r.Unheard = incarnation, nil
 		for _, p := range []*Proposal{r.Won, r.Accepted} {
-			if p == nil {
-				continue
+			if p != nil {
+				r.mustHear(p, own)
 			}
-			for _, region := range p.Voters() {
-				if region != own && !slices.Contains(r.Unheard, region) {
-					r.Unheard = append(r.Unheard, region)
-				}
-			}
+		}
+	}
+}
+
+// mustHear adds the voters of a proposal to those that have to be heard.
+func (r *Rollout) mustHear(p *Proposal, own string) {
+	r.Unheard = slices.Clone(r.Unheard)
+	for _, region := range p.Voters() {
+		if region != own && !slices.Contains(r.Unheard, region) {
+			r.Unheard = append(r.Unheard, region)
 		}
 	}
 }

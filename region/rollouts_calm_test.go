@@ -3,6 +3,8 @@ package region
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -51,6 +53,9 @@ func (s *archipelago) take(door, request string, job *model.Job, global, purge b
 // purge purges the job in one region, as a user does there, or the collector.
 func (s *archipelago) purge(region string) {
 	s.t.Helper()
+	if s.nodes[region].machine.Snapshot().Job(nil, simKey) == nil {
+		return
+	}
 	s.must(s.nodes[region].Apply(context.Background(), cell.CmdJobDeregister, &cell.JobDeregister{Key: simKey, Purge: true}))
 }
 
@@ -327,4 +332,82 @@ func TestAJobIsScaledWithoutALostRegion(t *testing.T) {
 		time.Sleep(3 * time.Hour)
 		s.expect("stopped in ap too", "us=none eu=none ap=none")
 	})
+}
+
+// linger goes past the time for which ended jobs are remembered, with changes of
+// leaders: what was purged, by a stop everywhere or region by region, is to be gone
+// and forgotten, and a region that lost its data is to run what lives.
+func (s *archipelago) linger(rng *rand.Rand) error {
+	live := func(name string) *model.Proposal {
+		snap := s.nodes[name].machine.Snapshot()
+		job, r := snap.Job(nil, simKey), snap.Rollout(nil, simKey)
+		if job == nil || job.Stop || r == nil {
+			return nil
+		}
+		return r.Won
+	}
+	pass := func() {
+		time.Sleep(time.Duration(rng.IntN(60)) * time.Minute)
+		s.elect(s.names[rng.IntN(len(s.names))])
+	}
+	victim := s.names[rng.IntN(len(s.names))]
+	for _, name := range s.names {
+		if live(victim) == nil {
+			victim = name
+		}
+	}
+	runs := live(victim)
+	way := rng.IntN(3)
+	for _, name := range s.names {
+		if r := s.nodes[name].machine.Snapshot().Rollout(nil, simKey); r != nil && !r.Settled() {
+			way = 1 // else it waits for an operator all the time
+		}
+	}
+	if way == 1 && runs == nil {
+		way = 2
+	}
+	s.log("hours pass, in way %d, at %s", way, victim)
+	switch {
+	case way == 0 && runs != nil:
+		s.rebuild(victim)
+		pass()
+		time.Sleep(time.Hour)
+		heard := slices.ContainsFunc(s.names, func(name string) bool { return name != victim && live(name).Mark() == runs.Mark() })
+		r := s.nodes[victim].machine.Snapshot().Rollout(nil, simKey)
+		if heard && (r == nil || r.Won.Mark() != runs.Mark()) {
+			return fmt.Errorf("%s was rebuilt, and has not heard of %s", victim, runs.ID)
+		}
+		return nil
+	case way == 1:
+		for i := range 20 {
+			request := fmt.Sprint("end", i)
+			s.submit(victim, request, runs.Job, true, true)
+			if _, done := s.acked[request]; done {
+				break
+			}
+			time.Sleep(10 * time.Second)
+		}
+		pass()
+	}
+	for _, name := range s.names {
+		pass()
+		if way != 1 || live(name) == nil {
+			s.purge(name)
+		}
+	}
+	for range 3 {
+		pass()
+	}
+	time.Sleep(2 * time.Hour)
+	for _, name := range s.names {
+		// A job of the name that others never met may live on.
+		r, won := s.nodes[name].machine.Snapshot().Rollout(nil, simKey), live(name)
+		if way == 1 && (won != nil && won.Born != runs.Born || r != nil && slices.ContainsFunc(s.names, func(o string) bool { return live(o) != nil && live(o).Born != runs.Born })) {
+			continue
+		}
+		if won != nil || r != nil {
+			return fmt.Errorf("what was purged is left in %s: %s; %+v", name, s.has(), r)
+		}
+	}
+	return nil
 }
