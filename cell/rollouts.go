@@ -1,6 +1,9 @@
 package cell
 
 import (
+	"cmp"
+	"slices"
+
 	"atoll/cell/state"
 	"atoll/internal/wire"
 	"atoll/model"
@@ -8,7 +11,11 @@ import (
 
 // RolloutVote votes for a proposal. It answers with RolloutVoted, or a Conflict
 // when the region does not vote for it.
-type RolloutVote struct{ Proposal *model.Proposal }
+type RolloutVote struct {
+	Proposal *model.Proposal
+	// Time is now; in entries of before it was noted, the proposal's.
+	Time int64
+}
 
 // RolloutVoted is the vote that a proposal has: whoever proposes the same again is
 // told of the first time's.
@@ -33,6 +40,8 @@ type RolloutLearn struct {
 	// the region that says so.
 	Open uint64
 	From string
+	// Forgotten, unless "", is a region that an operator had this one forget.
+	Forgotten string
 	// Shares are of the version that the proposal ID made.
 	ID     string
 	Shares []model.Share
@@ -54,22 +63,45 @@ type RolloutShare struct {
 	Deployment *DeploymentStatus
 }
 
-// RolloutForget forgets a job that was stopped everywhere. It answers with None.
+// RolloutForget forgets a job of which nothing is left, unless anything was heard
+// of it meanwhile. It answers with None.
 type RolloutForget struct {
-	Key     model.JobID
+	Key model.JobID
+	// Index is that of the record's newest change.
+	Index uint64
+	// Version stands for it in entries that have no Index.
 	Version uint64
 }
 
 func applyRolloutVote(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutVote) (*RolloutVoted, error) {
-	if err := admitsJobs(snap); err != nil && !c.Proposal.Job.Stop {
+	p := c.Proposal
+	if err := whole(p); err != nil {
 		return nil, err
 	}
-	p := c.Proposal
+	if err := admitsJobs(snap); err != nil && !p.Job.Stop {
+		return nil, err
+	}
 	r := rolloutOf(snap, p.Key())
 	if why := r.Vote(p); why != "" {
 		return nil, model.Errorf(model.KindConflict, "%s; submit it again to have it follow that one", why)
 	}
+	r.Time = max(r.Time, cmp.Or(c.Time, p.Time))
 	return &RolloutVoted{p.Version, p.ID}, tx.PutRollout(r)
+}
+
+// whole refuses a proposal of which parts are missing that the state machine and
+// the leader's loops go by. What else a proposal must be is for those to say who
+// bring it: an entry of the log, wherever it came from, only must not end the
+// server.
+func whole(p *model.Proposal) error {
+	ok := p != nil && p.Job.Multiregional() && p.Job.Multiregion.Strategy != nil && !slices.Contains(p.Job.Multiregion.Regions, nil) && !slices.Contains(p.Job.TaskGroups, nil)
+	if ok {
+		ok = !slices.ContainsFunc(p.Job.TaskGroups, func(g *model.TaskGroup) bool { return slices.Contains(g.Tasks, nil) })
+	}
+	if !ok {
+		return model.Invalidf("Proposal", "cannot take up a proposal: it holds no multi-region job, or one of which parts are missing")
+	}
+	return nil
 }
 
 // rolloutOf returns a copy to change.
@@ -87,9 +119,15 @@ func rolloutOf(snap *state.Snapshot, key model.JobID) *model.Rollout {
 }
 
 func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutLearn) (*None, error) {
+	if c.Won != nil {
+		if err := whole(c.Won); err != nil {
+			return nil, err
+		}
+	}
 	r := rolloutOf(snap, c.Key)
 	changed := r.Drop(c.Lost) || r.Open < c.Open
 	changed = r.Heard(c.From, c.Open) || changed
+	changed = c.Forgotten != "" && r.Forsake(c.Forgotten, c.Time) || changed
 	r.Open = max(r.Open, c.Open)
 	switch {
 	case c.Won == nil:
@@ -107,6 +145,7 @@ func applyRolloutLearn(tx *state.Txn, snap *state.Snapshot, _ uint64, c *Rollout
 	if changed = r.Hear(c.ID, c.Shares, c.Own) || changed; !changed {
 		return &None{}, nil
 	}
+	r.Time = max(r.Time, c.Time)
 	return &None{}, tx.PutRollout(r)
 }
 
@@ -197,6 +236,7 @@ func applyRolloutShare(tx *state.Txn, snap *state.Snapshot, index uint64, c *Rol
 	}
 	share.EvalID = out.EvalID
 	r.Set(share)
+	r.Time = max(r.Time, c.Share.Time)
 	return out, tx.PutRollout(r)
 }
 
@@ -216,7 +256,8 @@ func unfit(snap *state.Snapshot, job *model.Job) error {
 }
 
 func applyRolloutForget(tx *state.Txn, snap *state.Snapshot, _ uint64, c *RolloutForget) (*None, error) {
-	if r := snap.Rollout(nil, c.Key); r == nil || r.Won == nil || r.Won.Version != c.Version || r.Accepted != nil {
+	r := snap.Rollout(nil, c.Key)
+	if r == nil || r.Accepted != nil || c.Index != 0 && r.ModifyIndex != c.Index || c.Index == 0 && (r.Won == nil || r.Won.Version != c.Version) {
 		return &None{}, nil
 	}
 	return &None{}, tx.ForgetRollout(c.Key)

@@ -109,3 +109,72 @@ func TestADeploymentThatNeverBeganIsInNobodysWay(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// Whatever is in the log, applying it ends no server: a proposal of which parts
+// are missing is refused, and leaves the state as it was.
+func TestAProposalWithPartsMissingIsRefused(t *testing.T) {
+	m, err := NewMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := model.JobID{Namespace: "default", ID: "web"}
+	for name, change := range map[string]func(*model.Proposal) *model.Proposal{
+		"none":         func(*model.Proposal) *model.Proposal { return nil },
+		"no job":       func(p *model.Proposal) *model.Proposal { p.Job = nil; return p },
+		"no regions":   func(p *model.Proposal) *model.Proposal { p.Job.Multiregion = nil; return p },
+		"no strategy":  func(p *model.Proposal) *model.Proposal { p.Job.Multiregion.Strategy = nil; return p },
+		"a nil region": func(p *model.Proposal) *model.Proposal { p.Job.Multiregion.Regions[1] = nil; return p },
+		"a nil group":  func(p *model.Proposal) *model.Proposal { p.Job.TaskGroups = []*model.TaskGroup{nil}; return p },
+		"a nil task": func(p *model.Proposal) *model.Proposal {
+			p.Job.TaskGroups = []*model.TaskGroup{{Tasks: []*model.Task{nil}}}
+			return p
+		},
+		"nothing in it": func(*model.Proposal) *model.Proposal { return &model.Proposal{} },
+	} {
+		if _, _, err := m.Apply(CmdRolloutVote, nil, &RolloutVote{Proposal: change(aProposal("p", 0, nil, "us", "eu"))}); model.KindOf(err) != model.KindInvalid {
+			t.Errorf("a vote for a proposal with %s: %v", name, err)
+		}
+		won := change(aProposal("p", 0, nil, "us", "eu"))
+		if won == nil {
+			continue // nothing was won
+		}
+		if _, _, err := m.Apply(CmdRolloutLearn, nil, &RolloutLearn{Key: key, Own: "us", Won: won}); model.KindOf(err) != model.KindInvalid {
+			t.Errorf("a proposal with %s that has won: %v", name, err)
+		}
+	}
+	if r := m.Snapshot().Rollout(nil, key); r != nil {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A restored region that hears of a version which it had lost has to hear the
+// regions of that too before it votes: it may have voted for what follows it.
+func TestARestoredRegionHearsTheVotersOfWhatItLost(t *testing.T) {
+	m, err := NewMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(cmd Command, body any) {
+		t.Helper()
+		if _, _, err := m.Apply(cmd, nil, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(CmdCellInit, &CellInit{Cell: state.Cell{Region: "us", Incarnation: "first"}})
+	one := aProposal("one", 0, nil, "us", "eu")
+	two := aProposal("two", 1, one, "us", "eu", "ap")
+	three := aProposal("three", 2, two, "us", "eu", "ap")
+	must(CmdRolloutLearn, &RolloutLearn{Key: one.Key(), Own: "us", Won: one})
+	m.index++
+	if err := m.fsm.store.Write(m.index, func(tx *state.Txn) error { return tx.Reincarnate("second") }); err != nil {
+		t.Fatal(err)
+	}
+	must(CmdRolloutLearn, &RolloutLearn{Key: one.Key(), Own: "us", Won: two})
+	for _, heard := range []string{"eu", "ap"} {
+		if _, _, err := m.Apply(CmdRolloutVote, nil, &RolloutVote{Proposal: three}); model.KindOf(err) != model.KindConflict || !strings.Contains(err.Error(), heard) {
+			t.Errorf("before it has heard %s: %v", heard, err)
+		}
+		must(CmdRolloutLearn, &RolloutLearn{Key: one.Key(), Own: "us", From: heard, Open: 2})
+	}
+	must(CmdRolloutVote, &RolloutVote{Proposal: three})
+}

@@ -468,6 +468,14 @@ func (d *Directory) forget(name string) error {
 	return nil
 }
 
+// Forgotten reports whether an operator had this server forget a region which has
+// not come back since.
+func (d *Directory) Forgotten(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.forgotten[name]
+}
+
 // Run probes regions that are down, and writes down what changed, until ctx ends.
 func (d *Directory) Run(ctx context.Context) error {
 	var wg sync.WaitGroup

@@ -227,6 +227,9 @@ type Share struct {
 	DeploymentID string
 	EvalID       string
 	JobVersion   uint64
+	// Forsaken says that the share is over because the region was forgotten,
+	// without a word of it.
+	Forsaken bool
 	// Time is when the region last changed it, by the region's clock, in Unix
 	// nanoseconds.
 	Time int64
@@ -253,7 +256,10 @@ type Rollout struct {
 	Won *Proposal
 	// Shares are how far the participants of Won are, in their order, as far as
 	// the region has heard.
-	Shares      []Share
+	Shares []Share
+	// Time is when the region last took up anything about the job, by its own
+	// clock, in Unix nanoseconds; 0 in records of before that was noted.
+	Time        int64
 	CreateIndex uint64
 	ModifyIndex uint64
 }
@@ -362,6 +368,9 @@ func (r *Rollout) Adopt(p *Proposal, own string) bool {
 	if r.Accepted != nil && !r.Accepted.Mark().After(p.Mark()) {
 		r.Accepted = nil
 	}
+	if len(r.Unheard) > 0 {
+		r.mustHear(p, own) // the region may have voted for what followed it, too
+	}
 	before := r.Shares
 	r.Shares = nil
 	add := func(region string) {
@@ -387,14 +396,19 @@ func (r *Rollout) Reborn(incarnation, own string) {
 	if r.Incarnation != incarnation {
 		r.Incarnation, r.Unheard = incarnation, nil
 		for _, p := range []*Proposal{r.Won, r.Accepted} {
-			if p == nil {
-				continue
+			if p != nil {
+				r.mustHear(p, own)
 			}
-			for _, region := range p.Voters() {
-				if region != own && !slices.Contains(r.Unheard, region) {
-					r.Unheard = append(r.Unheard, region)
-				}
-			}
+		}
+	}
+}
+
+// mustHear adds the voters of a proposal to those that have to be heard.
+func (r *Rollout) mustHear(p *Proposal, own string) {
+	r.Unheard = slices.Clone(r.Unheard)
+	for _, region := range p.Voters() {
+		if region != own && !slices.Contains(r.Unheard, region) {
+			r.Unheard = append(r.Unheard, region)
 		}
 	}
 }
@@ -436,6 +450,20 @@ func (r *Rollout) Hear(id string, shares []Share, own string) bool {
 		}
 	}
 	return news
+}
+
+// Forsake ends the share of a region that was forgotten, and waits for no word of
+// it. When the region comes back, what it says of its share stands all the same.
+func (r *Rollout) Forsake(region string, now int64) (changed bool) {
+	if i := slices.Index(r.Unheard, region); i >= 0 {
+		r.Unheard, changed = slices.Delete(slices.Clone(r.Unheard), i, i+1), true
+	}
+	if s := r.Share(region); s != nil && !s.State.Over() {
+		r.Shares = slices.Clone(r.Shares)
+		s = r.Share(region)
+		s.State, s.Why, s.Time, s.Forsaken, changed = ShareStopped, "the region was forgotten", now, true, true
+	}
+	return changed
 }
 
 // Set changes the region's own share.

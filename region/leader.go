@@ -49,6 +49,8 @@ type leadership struct {
 	// calls reach other regions, whose names, and ours, are known.
 	calls rpc.Caller
 	known func() []string
+	// forgotten reports whether an operator had this server forget a region.
+	forgotten func(region string) bool
 	// pilots wires each term's pilot, autopilot is what a new cell's
 	// configuration of it begins with.
 	pilots    autopilot.Config
@@ -144,7 +146,7 @@ func (l *leadership) begin(term *group.Group) {
 		others := linksBy(l.calls)
 		l.loop(term, "rollout", func(ctx context.Context) error {
 			return rollout.Run(ctx, rollout.Config{
-				Region: l.cellName, Snapshot: l.cell.Snapshot, Tell: others.tell, Vote: others.askVote, Clock: l.clock, Log: l.log.Named("rollout"),
+				Region: l.cellName, Snapshot: l.cell.Snapshot, Tell: others.tell, Vote: others.askVote, Forgotten: l.forgotten, Clock: l.clock, Log: l.log.Named("rollout"),
 				Apply: func(ctx context.Context, cmd cell.Command, body any) error {
 					_, _, err := l.cell.Apply(ctx, cmd, body)
 					return err

@@ -208,7 +208,7 @@ func (s *rollouts) again(ctx context.Context, p *model.Proposal, voted *cell.Rol
 	// It lost its number, or this region has not heard yet what won it.
 	snap := s.snapshot()
 	answers, _ := s.hear(ctx, snap, key, concerned(p, snap.Rollout(nil, key)))
-	switch err := s.catchUp(ctx, key, newestOf(answers)); {
+	switch _, err := s.catchUp(ctx, key, newestOf(answers)); {
 	case model.KindOf(err) == model.KindConflict:
 		return nil, s.underway(p) // what has won is on its way here
 	case err != nil:
@@ -270,10 +270,11 @@ func (s *rollouts) prepare(ctx context.Context, snap *state.Snapshot, known *mod
 	if err := s.undecided(p, newest.Won, answers, asked); err != nil {
 		return err
 	}
-	if err := s.catchUp(ctx, p.Key(), newest); err != nil {
+	won, err := s.catchUp(ctx, p.Key(), newest)
+	if err != nil {
 		return err
 	}
-	follow(p, s.snapshot().Rollout(nil, p.Key()))
+	follow(p, won)
 	return s.divide(ctx, p, asked, answers)
 }
 
@@ -303,7 +304,7 @@ func (s *rollouts) hear(ctx context.Context, snap *state.Snapshot, key model.Job
 		if err != nil {
 			return nil, err
 		}
-		if len(out.News) != 1 || out.News[0].Key != key {
+		if len(out.News) != 1 || out.News[0].Key != key || out.News[0].Error != "" {
 			return nil, model.Errorf(model.KindInternal, "region %q gave no answer about job %q", region, key.ID)
 		}
 		return &out.News[0], out.News[0].Check()
@@ -321,18 +322,26 @@ func newestOf(answers []*method.RolloutNews) *method.RolloutNews {
 	return newest
 }
 
-// catchUp takes up a version that has won, if this region has missed it.
-func (s *rollouts) catchUp(ctx context.Context, key model.JobID, newest *method.RolloutNews) error {
+// catchUp takes up a version that has won, if this region has missed it, and returns
+// what is known of the newest. What is over where it is known, and new here, is not
+// begun, but followed.
+func (s *rollouts) catchUp(ctx context.Context, key model.JobID, newest *method.RolloutNews) (*model.Rollout, error) {
 	snap := s.snapshot()
-	if have := snap.Rollout(nil, key); newest.Won.ID == "" || have != nil && !newest.Won.After(have.Won.Mark()) {
-		return nil
+	have := snap.Rollout(nil, key)
+	switch missed := newest.Won.ID != "" && (have == nil || newest.Won.After(have.Won.Mark())); {
+	case !missed:
+		return have, nil
+	case newest.Over && newest.Proposal != nil && (have == nil || have.Won == nil):
+		return &model.Rollout{Won: newest.Proposal, Shares: newest.Shares, Open: newest.Open}, nil
 	}
 	body := rollout.Learn(snap, s.region, newest, s.clock.Now())
 	if body == nil {
-		return model.Errorf(model.KindConflict, "job %q was submitted to another region just now, as version %d; submit it again", key.ID, newest.Won.Version)
+		return nil, model.Errorf(model.KindConflict, "job %q was submitted to another region just now, as version %d; submit it again", key.ID, newest.Won.Version)
 	}
-	_, _, err := s.Apply(ctx, cell.CmdRolloutLearn, body)
-	return err
+	if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, body); err != nil {
+		return nil, err
+	}
+	return s.snapshot().Rollout(nil, key), nil
 }
 
 // follow has a proposal follow the newest version that has won, if there is one.

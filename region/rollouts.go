@@ -3,7 +3,6 @@ package region
 import (
 	"cmp"
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -65,25 +64,27 @@ func (s *rollouts) told(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 		return nil, model.Invalidf("News", "cannot hear of %d rollouts at once: the limit is %d", len(req.News), maxNews)
 	}
 	out := &method.RolloutTellResponse{News: make([]method.RolloutNews, len(req.News))}
-	errs := make([]error, len(req.News))
 	var wg sync.WaitGroup
 	for i := range req.News {
 		n := &req.News[i]
 		wg.Go(func() {
-			if errs[i] = n.Check(); errs[i] != nil {
-				return
-			}
-			if body := rollout.Learn(s.snapshot(), s.region, n, s.clock.Now()); body != nil {
-				if _, _, errs[i] = s.Apply(ctx, cell.CmdRolloutLearn, body); errs[i] != nil {
-					return
+			err := n.Check()
+			if err == nil {
+				if body := rollout.Learn(s.snapshot(), s.region, n, s.clock.Now()); body != nil {
+					_, _, err = s.Apply(ctx, cell.CmdRolloutLearn, body)
 				}
+			}
+			if err != nil {
+				out.News[i] = method.RolloutNews{Key: n.Key, Region: s.region, Error: err.Error()}
+				return
 			}
 			out.News[i] = rollout.Answer(s.snapshot(), n)
 			out.News[i].Count = s.divided(n.Key)
 		})
 	}
 	wg.Wait()
-	return out, errors.Join(errs...)
+	rollout.Bound(out.News)
+	return out, nil
 }
 
 // divided is what the region's job has now of a count that the regions divide.
@@ -112,7 +113,7 @@ func (s *rollouts) vote(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 	asked := &state.Request{
 		ID: p.Request, Namespace: p.Job.Namespace, Hash: p.Hash, Issued: min(model.RequestIssued(p.Request), s.clock.Now().UnixNano()),
 	}
-	_, _, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, asked, &cell.RolloutVote{Proposal: p})
+	_, _, err := s.ApplyOnce(ctx, cell.CmdRolloutVote, asked, &cell.RolloutVote{Proposal: p, Time: s.clock.Now().UnixNano()})
 	out := &method.RolloutVoteResponse{}
 	if err != nil {
 		if model.KindOf(err) != model.KindConflict {
@@ -130,7 +131,7 @@ func (s *rollouts) vote(ctx context.Context, _ *rpc.Inbound, req *method.Rollout
 		// It is the memory of requests that says no, which is no vote: the number
 		// is let go, so that whoever counts is not left waiting.
 		out.Why = cmp.Or(out.Why, "the same submit came by another region, or is over")
-		if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, &cell.RolloutLearn{Key: p.Key(), Own: s.region, Open: p.Version + 1}); err != nil {
+		if _, _, err := s.Apply(ctx, cell.CmdRolloutLearn, &cell.RolloutLearn{Key: p.Key(), Own: s.region, Open: p.Version + 1, Time: s.clock.Now().UnixNano()}); err != nil {
 			return nil, err
 		}
 		r = s.snapshot().Rollout(nil, p.Key())

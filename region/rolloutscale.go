@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"atoll/cell"
 	"atoll/model"
 	"atoll/model/method"
+	"atoll/region/rollout"
 	"atoll/rpc"
 )
 
@@ -19,8 +21,8 @@ func (s *rollouts) scale(ctx context.Context, c *rpc.Inbound, r *model.Rollout, 
 		sub.enforce = &req.JobModifyIndex
 	}
 	if !s.came(c, r.Namespace, req) {
-		if !r.Settled() {
-			return nil, model.Invalidf("Count", "job scaling blocked due to active deployment: version %d of job %q is still on its way through its regions; wait for its end", r.Won.Version, r.JobID)
+		if why := s.busy(ctx, r); why != "" {
+			return nil, model.Invalidf("Count", "job scaling blocked due to active deployment: %s; wait for its end", why)
 		}
 		var err error
 		if sub.job, err = r.Won.Job.ScaledIn(s.region, req.Group, *req.Count); err != nil {
@@ -33,6 +35,43 @@ func (s *rollouts) scale(ctx context.Context, c *rpc.Inbound, r *model.Rollout, 
 	}
 	s.note(ctx, c, r.Key(), req, *out.Version)
 	return out, nil
+}
+
+// busy is why a job cannot be scaled now, "" for nothing: a version is on its way
+// through the regions. A region that is out of reach is not waited for, once our
+// own share is over, and neither is one that is not listed any more.
+func (s *rollouts) busy(ctx context.Context, r *model.Rollout) string {
+	if r.Accepted != nil {
+		return fmt.Sprintf("version %d of job %q is being decided", r.Accepted.Version, r.JobID)
+	}
+	open := slices.DeleteFunc(r.Won.Regions(), func(region string) bool {
+		share := r.Share(region)
+		return share == nil || share.State.Over()
+	})
+	states, _ := each(open, func(region string) (*model.ShareState, error) {
+		if region == s.region {
+			return &r.Share(region).State, nil
+		}
+		out, err := s.tell(ctx, region, &method.RolloutTellRequest{News: []method.RolloutNews{rollout.News(s.snapshot(), r.Key())}})
+		if err != nil {
+			return nil, err
+		}
+		state := model.SharePending
+		for _, n := range out.News {
+			for _, share := range n.Shares {
+				if n.Won == r.Won.Mark() && share.Region == region {
+					state = share.State
+				}
+			}
+		}
+		return &state, nil
+	})
+	for i, state := range states {
+		if state != nil && !state.Over() {
+			return fmt.Sprintf("version %d of job %q is %s in region %q", r.Won.Version, r.JobID, *state, open[i])
+		}
+	}
+	return ""
 }
 
 // note keeps the event of a scaling, once however often the scaling is sent. The

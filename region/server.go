@@ -167,7 +167,7 @@ func New(cfg Config) (_ *Server, err error) {
 	s.lead = &leadership{
 		cell: s.cell, cellName: cfg.Region, clock: cfg.Clock, log: cfg.Log.Named("leader"), workers: cfg.Workers,
 		heartbeats: s.heartbeats(), refusals: cfg.Refusals, keep: cfg.Keep, collectInterval: cfg.CollectInterval, autopilot: cfg.Autopilot, tend: s.members.tend,
-		calls: s.rpc, known: s.dir.Names,
+		calls: s.rpc, known: s.dir.Names, forgotten: s.dir.Forgotten,
 		pilots: autopilot.Config{
 			Snapshot: s.cell.Snapshot, Peers: s.members.peers, Ask: s.ask,
 			Gone: func(name string) error { return s.gossip.ForceLeave(name, false) },

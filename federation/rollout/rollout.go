@@ -116,14 +116,17 @@ func (v view) turn(me int) bool {
 
 // failure returns the region whose failure means that this one fails too.
 func (v view) failure(me int) (region, why string) {
+	// A region that the others failed for does not begin when it comes back.
+	late := v.state(me) == model.SharePending && v.strategy.OnUnreachable == model.OnUnreachableFail
 	for i, name := range v.order {
-		if i == me || v.strategy.OnFailure == model.OnFailureLocal || v.strategy.OnFailure == model.OnFailureRest && i > me {
+		later := v.strategy.OnFailure == model.OnFailureRest && i > me
+		if i == me || v.strategy.OnFailure == model.OnFailureLocal || later && !late {
 			continue
 		}
 		switch s := v.state(i); {
 		case s == model.ShareFailed:
 			return name, fmt.Sprintf("%q failed", name)
-		case s == model.ShareBlocked || s.Over():
+		case later || s == model.ShareBlocked || s.Over():
 		case v.strategy.OnUnreachable == model.OnUnreachableFail && v.gone(name) && v.turn(i):
 			return name, fmt.Sprintf("%q is unreachable", name)
 		}

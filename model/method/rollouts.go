@@ -31,6 +31,12 @@ type (
 		Won      model.Mark
 		Proposal *model.Proposal
 		Shares   []model.Share
+		// Over says that nothing of the job is left to do or to hear of, nor runs,
+		// in the region: what it holds then is nothing to begin with elsewhere.
+		Over bool
+		// Error, unless "", is why the region could not take up what it was told of
+		// this job.
+		Error string
 		// Votes, Open and Blind are as model.Rollout has them.
 		Votes []model.Vote
 		Open  uint64

@@ -9,7 +9,9 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +35,9 @@ type Config struct {
 	// Tell and Vote call the leader of another region, within two seconds.
 	Tell func(ctx context.Context, region string, req *method.RolloutTellRequest) (*method.RolloutTellResponse, error)
 	Vote func(ctx context.Context, region string, req *method.RolloutVoteRequest) (*method.RolloutVoteResponse, error)
+	// Forgotten reports whether an operator had the region forget another. Nil: no
+	// region is.
+	Forgotten func(region string) bool
 	// Fail is the command that fails a deployment, and reverts its job where it
 	// says so.
 	Fail  func(snap *state.Snapshot, d *model.Deployment, why string, now time.Time) *cell.DeploymentStatus
@@ -53,11 +58,16 @@ const (
 	// lost is for how long a region is out of reach before on_unreachable is
 	// applied to it: longer than an election, or the restart of its servers.
 	lost = 10 * time.Second
-	// kept is how long a region remembers a job that was stopped everywhere and
-	// purged here. One that forgets votes for the same numbers again, so that it
-	// must be longer than anything about the job may be under way, or undecided in
-	// a region that is cut off.
+	// round is between two times that all is told, what is settled too.
+	round = 10 * time.Minute
+	// kept is how long a region remembers a job of which nothing is left. One that
+	// forgets votes for the same numbers again, so that it must be longer than
+	// anything about the job may be under way, or undecided in a region that is cut
+	// off.
 	kept = time.Hour
+	// keptForsaken is for how long that is so while a region was forgotten that
+	// may come back one day with what it ran: long enough to stop it then.
+	keptForsaken = 30 * 24 * time.Hour
 )
 
 // actsAtOnce bounds the steps that are committed side by side: Raft writes those
@@ -73,6 +83,8 @@ type loop struct {
 	// votes are what other regions were heard to have voted for what is open
 	// here.
 	votes map[model.JobID]*ballot
+	// aside are rollouts that cannot be gone on with, as they were then.
+	aside map[model.JobID]uint64
 }
 
 // ballot is what is known of the votes for a proposal, since when.
@@ -83,22 +95,28 @@ type ballot struct {
 }
 
 // Run takes part until ctx ends.
-func Run(ctx context.Context, cfg Config) error {
-	l := &loop{Config: cfg, peers: make(map[string]*peer), votes: make(map[model.JobID]*ballot)}
+func Run(ctx context.Context, cfg Config) error { return newLoop(cfg).run(ctx) }
+
+func newLoop(cfg Config) *loop {
+	return &loop{Config: cfg, peers: make(map[string]*peer), votes: make(map[model.JobID]*ballot), aside: make(map[model.JobID]uint64)}
+}
+
+func (l *loop) run(ctx context.Context) error {
 	defer l.wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	told := uint64(0)
 	for ctx.Err() == nil {
 		ws := make(state.Watch)
-		snap := cfg.Snapshot()
+		snap := l.Snapshot()
 		snap.WatchStore(ws)
 		open := false
 		var acted atomic.Bool
 		var acts sync.WaitGroup
 		turns := make(chan struct{}, actsAtOnce)
 		for r := range snap.Rollouts(ws) {
-			if cmd, body := l.step(snap, ws, r); body != nil {
+			cmd, body := l.consider(ctx, snap, ws, r)
+			if body != nil {
 				acts.Go(func() {
 					turns <- struct{}{}
 					defer func() { <-turns }()
@@ -107,8 +125,7 @@ func Run(ctx context.Context, cfg Config) error {
 					}
 				})
 			}
-			open = open || !r.Settled() || ended(r)
-			l.hire(ctx, r)
+			open = open || !r.Settled()
 		}
 		acts.Wait()
 		if acted.Load() {
@@ -118,11 +135,13 @@ func Run(ctx context.Context, cfg Config) error {
 			told = index
 			l.kick()
 		}
-		wait, stop := ctx, context.CancelFunc(func() {})
+		l.tidy()
+		// Silence is noticed by the clock alone, and so is that it is time to forget.
+		pause := time.Minute
 		if open {
-			// Silence is noticed by the clock alone.
-			wait, stop = context.WithTimeout(ctx, time.Second)
+			pause = time.Second
 		}
+		wait, stop := context.WithTimeout(ctx, pause)
 		_ = ws.WatchCtx(wait)
 		stop()
 	}
@@ -143,15 +162,56 @@ func (l *loop) act(ctx context.Context, r *model.Rollout, cmd cell.Command, body
 	return false
 }
 
-// ended reports whether a job was stopped in all its regions.
-func ended(r *model.Rollout) bool {
-	return r.Won != nil && r.Won.Job.Stop && r.Settled()
+// consider is what to do about a rollout: a command and its body, or nothing. One
+// that it panics over is set aside until it changes, so that the others go on.
+func (l *loop) consider(ctx context.Context, snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cmd cell.Command, body any) {
+	l.mu.Lock()
+	aside := l.aside[r.Key()] == r.ModifyIndex
+	l.mu.Unlock()
+	if aside {
+		return 0, nil
+	}
+	defer l.survive(r.Key())
+	l.hire(ctx, r)
+	return l.step(snap, ws, r)
+}
+
+// survive, deferred, sets a rollout aside that what it ends panicked over.
+func (l *loop) survive(key model.JobID) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	l.Log.Error("cannot go on with a rollout: it is set aside until it changes", "namespace", key.Namespace, "job", key.ID, "panic", p, "stack", hclog.Stacktrace())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.Snapshot().Rollout(nil, key); r != nil {
+		l.aside[key] = r.ModifyIndex
+	}
+}
+
+// tidy drops what is noted about rollouts that are not so any more.
+func (l *loop) tidy() {
+	snap := l.Snapshot()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.votes, func(key model.JobID, b *ballot) bool {
+		r := snap.Rollout(nil, key)
+		return r == nil || r.Accepted == nil || r.Accepted.ID != b.id
+	})
+	maps.DeleteFunc(l.aside, func(key model.JobID, index uint64) bool {
+		r := snap.Rollout(nil, key)
+		return r == nil || r.ModifyIndex != index
+	})
 }
 
 // step is what to do about a rollout: a command and its body, or nothing.
 func (l *loop) step(snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cell.Command, any) {
-	if mine := r.Share(l.Region); mine != nil && ended(r) && snap.Job(ws, r.Key()) == nil && l.Clock.Now().Sub(time.Unix(0, mine.Time)) >= kept {
-		return cell.CmdRolloutForget, &cell.RolloutForget{Key: r.Key(), Version: r.Won.Version}
+	if l.forgets(snap, r) {
+		return cell.CmdRolloutForget, &cell.RolloutForget{Key: r.Key(), Index: r.ModifyIndex}
+	}
+	if region := l.forsaken(snap, r); region != "" {
+		return cell.CmdRolloutLearn, &cell.RolloutLearn{Key: r.Key(), Own: l.Region, Forgotten: region, Time: l.Clock.Now().UnixNano()}
 	}
 	if p := r.Accepted; p != nil && p.Judge([]string{l.Region}, nil) == model.VerdictWon {
 		return cell.CmdRolloutLearn, l.decided(p, model.VerdictWon)
@@ -160,6 +220,20 @@ func (l *loop) step(snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cel
 		return cell.CmdRolloutShare, s
 	}
 	return 0, nil
+}
+
+// forsaken is a region that was forgotten and is waited for still, "" for none.
+func (l *loop) forsaken(snap *state.Snapshot, r *model.Rollout) string {
+	if l.Forgotten == nil {
+		return ""
+	}
+	for _, region := range concerned(r) {
+		s := r.Share(region)
+		if waits := s != nil && !s.State.Over() || unheard(snap, r, region); waits && region != l.Region && l.Forgotten(region) {
+			return region
+		}
+	}
+	return ""
 }
 
 // Turn is whose step it is, and when. Gone reports regions that have been out of
@@ -179,8 +253,8 @@ func Advance(t Turn, snap *state.Snapshot, ws state.Watch, r *model.Rollout) *ce
 	}
 	d := deploymentOf(snap, ws, r.Key(), mine)
 	to, why := rollout.Next(r, t.Region, t.Gone, look(snap, ws, r, mine, d))
-	if to == "" {
-		return nil
+	if to == "" || to == model.ShareRunning && snap.Namespace(ws, r.Namespace) == nil {
+		return nil // its namespace is on its way here too
 	}
 	now := t.Now
 	out := &cell.RolloutShare{
@@ -246,8 +320,7 @@ func look(snap *state.Snapshot, ws state.Watch, r *model.Rollout, mine *model.Sh
 		// Nothing is deployed step by step: it is done once it was scheduled.
 		out.Done = true
 		if mine.EvalID != "" {
-			e := snap.Eval(ws, mine.EvalID)
-			out.Done = e == nil || e.Terminal()
+			out.Done, out.Failed = scheduled(snap, ws, mine.EvalID)
 		}
 	case d.Status == model.DeploymentFailed:
 		out.Failed = d.StatusDescription
@@ -257,4 +330,17 @@ func look(snap *state.Snapshot, ws state.Watch, r *model.Rollout, mine *model.Sh
 		out.Done = true
 	}
 	return out
+}
+
+// scheduled reports whether an evaluation is over, or why it failed for good. One
+// that failed for now goes on as the next.
+func scheduled(snap *state.Snapshot, ws state.Watch, id string) (done bool, failed string) {
+	e := snap.Eval(ws, id)
+	for e != nil && e.Status == model.EvalFailed {
+		if e.NextEval == "" {
+			return false, cmp.Or(e.StatusDescription, "its evaluation failed")
+		}
+		e = snap.Eval(ws, e.NextEval)
+	}
+	return e == nil || e.Terminal(), ""
 }
