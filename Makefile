@@ -23,6 +23,7 @@ e2e: build ## real processes in network namespaces, a real Docker engine (needs 
 	@ATOLL_BIN=$(CURDIR)/$(BIN) scripts/test -tags e2e -count 1 -timeout 20m ./e2e/...
 
 power: ## servers that lose their power, and what they did not sync (needs Go, root and /dev/fuse; ATOLL_POWER_SEEDS=50 for longer)
+	@scripts/test -tags power -count 1 -timeout 2m ./internal/forgetfs
 	@scripts/test -tags power -count 1 -timeout 60m -run PowerLoss ./cell
 
 bench: build ## benchmarks of the budgets; figures belong in docs/benchmarks.md (needs Go)
