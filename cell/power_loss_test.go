@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"atoll/internal/forgetfs"
+	"atoll/internal/wholefile"
 )
 
 // These tests take the power from all servers of a cell at one instant, again
@@ -60,7 +61,7 @@ func newOutage(t *testing.T, lies func(path string) bool) *outage {
 			t.Fatal(err)
 		}
 	}
-	if err := syncDir(o.dir); err != nil {
+	if err := wholefile.SyncDir(o.dir); err != nil {
 		t.Fatal(err)
 	}
 	// Unmounted after the processes are killed.
@@ -318,7 +319,7 @@ func TestPowerLossFindsMissingSyncs(t *testing.T) {
 	for what, lies := range map[string]func(path string) bool{
 		// bbolt's NoSync.
 		"of the log": func(path string) bool { return strings.Contains(path, "/raft/"+fileLog) },
-		// renameSynced without its syncDir.
+		// wholefile.Rename without its SyncDir.
 		"of the directory of the log":   func(path string) bool { return strings.HasSuffix(path, "/raft") },
 		"of the directory above":        func(path string) bool { return len(path) == len("s1") },
 		"of the directory of snapshots": func(path string) bool { return strings.HasSuffix(path, "/snapshots") },

@@ -12,6 +12,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"atoll/drivers"
+	"atoll/internal/wholefile"
 	"atoll/internal/wire"
 	"atoll/model"
 )
@@ -59,6 +60,13 @@ var (
 
 func openStore(dir string) (*store, error) {
 	file := filepath.Join(dir, "state.db")
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+		// Made under another name: one that a loss of power left in part
+		// could not be opened, and the node not be started.
+		if err := makeStore(file); err != nil {
+			return nil, fmt.Errorf("cannot make %s: %w", file, err)
+		}
+	}
 	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("cannot open %s: another agent has it open; give each agent a data_dir of its own", file)
@@ -77,6 +85,21 @@ func openStore(dir string) (*store, error) {
 		return nil, errors.Join(fmt.Errorf("cannot prepare %s: %w", file, err), db.Close())
 	}
 	return &store{db}, nil
+}
+
+func makeStore(file string) error {
+	fresh := file + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	db, err := bbolt.Open(fresh, 0o600, &bbolt.Options{Timeout: 2 * time.Second})
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	return wholefile.Rename(fresh, file)
 }
 
 func (s *store) close() error { return s.db.Close() }
@@ -194,7 +217,7 @@ func identity(dir string) (id, secret string, err error) {
 		b, err := os.ReadFile(file)
 		if errors.Is(err, os.ErrNotExist) {
 			made := model.NewUUID(nil).String()
-			if err := os.WriteFile(file, []byte(made), 0o600); err != nil {
+			if err := wholefile.Write(file, []byte(made)); err != nil {
 				return "", fmt.Errorf("cannot keep the node's %s: %w", name, err)
 			}
 			return made, nil

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,8 +25,21 @@ import (
 // kept, and the node runs what it is for. What becomes of the cell alone, and
 // what the tests find when a sync is missing, is seen in cell/power_loss_test.go.
 func TestAPowerLossOfARegionCostsNoAckedWrite(t *testing.T) {
-	const seed = 1
-	r := rand.New(rand.NewPCG(seed, 0))
+	seeds := 1
+	if s := os.Getenv("ATOLL_POWER_SEEDS"); s != "" {
+		var err error
+		if seeds, err = strconv.Atoi(s); err != nil || seeds < 1 {
+			t.Fatalf("ATOLL_POWER_SEEDS is %q, want a number", s)
+		}
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			powerLosses(t, rand.New(rand.NewPCG(uint64(seed), 0)))
+		})
+	}
+}
+
+func powerLosses(t *testing.T, r *rand.Rand) {
 	hosts := []string{"s1", "s2", "s3"}
 	names := append([]string{"node"}, hosts...)
 	w := newWorld(t, names...)
@@ -62,7 +76,7 @@ func TestAPowerLossOfARegionCostsNoAckedWrite(t *testing.T) {
 	}
 	agents = append(servers, w.agent(agentConfig{name: "node", host: "node", region: "us", client: true, servers: hosts}))
 	acked := &ackedJobs{}
-	place := map[string]int{}
+	place, ids := map[string]int{}, map[string]string{}
 	for round := range 5 {
 		before := acked.count()
 		acked.write(servers, round)
@@ -105,12 +119,23 @@ func TestAPowerLossOfARegionCostsNoAckedWrite(t *testing.T) {
 		eventually(t, 30*time.Second, "a node that is ready", func() error {
 			nodes, _, err := w.client(servers[0]).Nodes().List(nil)
 			for _, n := range nodes {
-				if n.Status == api.NodeStatusReady {
-					return nil
+				if n.Status != api.NodeStatusReady {
+					continue
 				}
+				if was := ids["node"]; was != "" && was != n.ID {
+					t.Errorf("round %d: the node was %s and is %s", round, was, n.ID)
+				}
+				ids["node"] = n.ID
+				return nil
 			}
 			return cmp.Or(err, errors.New("none yet"))
 		})
+		for addr, s := range peers(t, servers[0]) {
+			if was := ids[addr]; was != "" && was != s.ID {
+				t.Errorf("round %d: the server at %s was %s and is %s", round, addr, was, s.ID)
+			}
+			ids[addr] = s.ID
+		}
 		for _, a := range agents {
 			b, err := os.ReadFile(a.log)
 			if err != nil {
