@@ -195,7 +195,7 @@ func TestPowerLossDuringSnapshots(t *testing.T) {
 		o.eager()
 		o.back()
 		o.begun()
-		for range o.rounds(8) {
+		for range o.rounds(6) {
 			// From the snapshot's directory to the cut of the log; or where it is
 			// given its place.
 			n, begin := r.IntN(60), "mkdir"
@@ -224,7 +224,7 @@ func TestPowerLossWhileAFollowerIsSentASnapshot(t *testing.T) {
 		o.eager()
 		o.back()
 		o.begun()
-		for range o.rounds(4) {
+		for range o.rounds(3) {
 			late := ringNames[r.IntN(3)]
 			o.killOne(late)
 			// Until the others have cut from their logs what it needs.
@@ -259,7 +259,7 @@ func (o *outage) newestPlace() (newest uint64) {
 
 func TestPowerLossWhileDamagedDataAreSetAside(t *testing.T) {
 	powerSeeds(t, func(t *testing.T, r *rand.Rand) {
-		for range 4 {
+		for range 3 {
 			o := newOutage(t, nil)
 			o.back()
 			o.begun()
