@@ -22,8 +22,10 @@ race: ## the same under the race detector (needs Go and a C compiler)
 e2e: build ## real processes in network namespaces, a real Docker engine (needs root; scripts/setup installs the rest)
 	@ATOLL_BIN=$(CURDIR)/$(BIN) scripts/test -tags e2e -count 1 -timeout 20m ./e2e/...
 
-power: ## servers that lose their power, and what they did not sync (needs Go, root and /dev/fuse; ATOLL_POWER_SEEDS=50 for longer)
+power: build ## machines lose their power, and what was not synced (needs root and /dev/fuse; ATOLL_POWER_SEEDS=50 for longer)
+	@scripts/test -tags power -count 1 -timeout 2m ./internal/forgetfs
 	@scripts/test -tags power -count 1 -timeout 60m -run PowerLoss ./cell
+	@ATOLL_BIN=$(CURDIR)/$(BIN) scripts/test -tags e2e,power -count 1 -timeout 60m -run PowerLoss ./e2e
 
 bench: build ## benchmarks of the budgets; figures belong in docs/benchmarks.md (needs Go)
 	$(GO) test -p 1 -run '^$$' -bench . -benchtime 1x -timeout 60m ./cell ./scheduler ./region
@@ -34,7 +36,7 @@ lint: ## gofmt, vet, staticcheck (needs Go)
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e,bench ./e2e/...
-	$(GO) vet -tags power ./cell ./internal/forgetfs
+	$(GO) vet -tags e2e,power ./cell ./e2e ./internal/forgetfs
 	$(GO) tool staticcheck ./...
 
 demo: build ## three regions on this machine: submit to one, run in another, lose one (needs Go)

@@ -19,6 +19,7 @@ import (
 	"atoll/api"
 	"atoll/client"
 	"atoll/internal/group"
+	"atoll/internal/wholefile"
 	"atoll/region"
 	"atoll/region/gc"
 	"atoll/region/heartbeat"
@@ -136,7 +137,7 @@ func (a *Agent) dataDir() error {
 		return fmt.Errorf("cannot use data_dir %q: %w", a.cfg.DataDir, err)
 	}
 	a.cfg.DataDir = abs
-	if err := os.MkdirAll(abs, 0o711); err != nil {
+	if err := wholefile.MkdirAll(abs, 0o711); err != nil {
 		return fmt.Errorf("cannot make data_dir %q: %w", abs, err)
 	}
 	f, err := lock(filepath.Join(abs, "lock"))

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"atoll/cell/state"
+	"atoll/internal/wholefile"
 	"atoll/model"
 )
 
@@ -45,11 +46,7 @@ func (d dataDir) file(name string) string { return filepath.Join(d.path, name) }
 //
 // A directory without an id is given newID, or one made up.
 func (d dataDir) prepare(open func(string) (LogStore, error), newID string) (id string, err error) {
-	if err := os.MkdirAll(d.path, 0o700); err != nil {
-		return "", err
-	}
-	// Else the power could take the directory with all that is synced in it.
-	if err := syncDir(filepath.Dir(d.path)); err != nil {
+	if err := wholefile.MkdirAll(d.path, 0o700); err != nil {
 		return "", err
 	}
 	format, err := d.format()
@@ -80,7 +77,7 @@ func (d dataDir) prepare(open func(string) (LogStore, error), newID string) (id 
 	if err := errors.Join(sealOld(s), s.Close()); err != nil {
 		return "", fmt.Errorf("cannot bring %s to format %d: %w", d.path, dataFormat, err)
 	}
-	return id, writeSynced(d.file(fileFormat), formatLine(dataFormat))
+	return id, wholefile.Write(d.file(fileFormat), formatLine(dataFormat))
 }
 
 // formatLine has a sum too, so that a damaged one is not taken for a newer.
@@ -125,7 +122,7 @@ func (d dataDir) id(hasLog bool, newID string) (string, error) {
 	case err != nil:
 		return "", err
 	}
-	return id, writeSynced(d.file(fileID), []byte(id+"\n"))
+	return id, wholefile.Write(d.file(fileID), []byte(id+"\n"))
 }
 
 // sealOld gives the records of a format-1 log their sums. What has one already
@@ -255,7 +252,7 @@ func (d dataDir) check() (checked, error) {
 // setAside renames a damaged directory, which is kept, and returns its new name.
 func (d dataDir) setAside(now time.Time) (string, error) {
 	to := d.path + asideMark + now.UTC().Format("20060102T150405.000Z")
-	if err := renameSynced(d.path, to); err != nil {
+	if err := wholefile.Rename(d.path, to); err != nil {
 		return "", fmt.Errorf("cannot set the damaged directory aside: %w", err)
 	}
 	return to, nil

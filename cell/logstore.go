@@ -20,6 +20,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"atoll/cell/state"
+	"atoll/internal/wholefile"
 )
 
 // LogStore keeps Raft's log, its term and its vote. A write that returns nil is
@@ -57,7 +58,7 @@ func makeBolt(path string) error {
 	if err := s.Close(); err != nil {
 		return err
 	}
-	return renameSynced(fresh, path)
+	return wholefile.Rename(fresh, path)
 }
 
 func boltOptions(path string) raftboltdb.Options {

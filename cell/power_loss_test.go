@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"atoll/internal/forgetfs"
+	"atoll/internal/wholefile"
 )
 
 // These tests take the power from all servers of a cell at one instant, again
@@ -60,7 +61,7 @@ func newOutage(t *testing.T, lies func(path string) bool) *outage {
 			t.Fatal(err)
 		}
 	}
-	if err := syncDir(o.dir); err != nil {
+	if err := wholefile.SyncDir(o.dir); err != nil {
 		t.Fatal(err)
 	}
 	// Unmounted after the processes are killed.
@@ -194,7 +195,7 @@ func TestPowerLossDuringSnapshots(t *testing.T) {
 		o.eager()
 		o.back()
 		o.begun()
-		for range o.rounds(8) {
+		for range o.rounds(6) {
 			// From the snapshot's directory to the cut of the log; or where it is
 			// given its place.
 			n, begin := r.IntN(60), "mkdir"
@@ -223,7 +224,7 @@ func TestPowerLossWhileAFollowerIsSentASnapshot(t *testing.T) {
 		o.eager()
 		o.back()
 		o.begun()
-		for range o.rounds(4) {
+		for range o.rounds(3) {
 			late := ringNames[r.IntN(3)]
 			o.killOne(late)
 			// Until the others have cut from their logs what it needs.
@@ -258,7 +259,7 @@ func (o *outage) newestPlace() (newest uint64) {
 
 func TestPowerLossWhileDamagedDataAreSetAside(t *testing.T) {
 	powerSeeds(t, func(t *testing.T, r *rand.Rand) {
-		for range 4 {
+		for range 3 {
 			o := newOutage(t, nil)
 			o.back()
 			o.begun()
@@ -318,7 +319,7 @@ func TestPowerLossFindsMissingSyncs(t *testing.T) {
 	for what, lies := range map[string]func(path string) bool{
 		// bbolt's NoSync.
 		"of the log": func(path string) bool { return strings.Contains(path, "/raft/"+fileLog) },
-		// renameSynced without its syncDir.
+		// wholefile.Rename without its SyncDir.
 		"of the directory of the log":   func(path string) bool { return strings.HasSuffix(path, "/raft") },
 		"of the directory above":        func(path string) bool { return len(path) == len("s1") },
 		"of the directory of snapshots": func(path string) bool { return strings.HasSuffix(path, "/snapshots") },

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Here the page cache survives; power_loss_test.go takes that away too.
+// Here the page cache survives; power_loss_test.go takes that away too (make power).
 func TestNothingAckedIsLostWhenAllServersAreKilledAtOnce(t *testing.T) {
 	p := newProcesses(t, t.TempDir())
 	for round := range 4 {

@@ -99,7 +99,10 @@ func memberMain(value string) error {
 		return err
 	}
 	eager()
-	go func() { say("ended", c.Run(context.Background())) }() // until the process is killed
+	go func() { // until the process is killed
+		fmt.Fprintln(os.Stderr, "the member has ended:", c.Run(context.Background()))
+		os.Exit(1)
+	}()
 	fresh, err := c.Fresh()
 	if err != nil {
 		return err

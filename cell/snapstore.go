@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"atoll/cell/state"
+	"atoll/internal/wholefile"
 )
 
 // snapStore is Raft's store of snapshots in files, with three habits mended. It
@@ -55,7 +56,7 @@ func openSnapshots(raftDir, build string, log hclog.Logger, fail func(error) err
 	}
 	// The log is cut short as soon as a snapshot is in its place, so that its
 	// place must last.
-	if err := syncDir(raftDir); err != nil {
+	if err := wholefile.SyncDir(raftDir); err != nil {
 		return nil, fmt.Errorf("cannot open snapshots in %s: %w", raftDir, err)
 	}
 	s := &snapStore{FileSnapshotStore: inner, dir: snapshotDir(raftDir), build: build, log: log, fail: fail}
@@ -141,7 +142,7 @@ func (s *snapSink) Close() error {
 	}
 	// Raft syncs the files before it gives the snapshot its place, and not that
 	// they are in it: after a loss of power it could be there without them.
-	if err := syncDir(filepath.Join(s.store.dir, s.ID()+snapTemp)); err != nil {
+	if err := wholefile.SyncDir(filepath.Join(s.store.dir, s.ID()+snapTemp)); err != nil {
 		return errors.Join(err, s.remove())
 	}
 	if err := s.SnapshotSink.Close(); err != nil {
@@ -184,7 +185,7 @@ func sealMeta(dir string) error {
 	if err != nil {
 		return err
 	}
-	return writeSynced(filepath.Join(dir, snapMetaSum), fmt.Appendf(nil, "%08x\n", crc32.Checksum(b, castagnoli)))
+	return wholefile.Write(filepath.Join(dir, snapMetaSum), fmt.Appendf(nil, "%08x\n", crc32.Checksum(b, castagnoli)))
 }
 
 // newestSnapshot is the name of the newest snapshot's directory, "" when there

@@ -19,6 +19,7 @@ import (
 	"atoll/internal/backoff"
 	"atoll/internal/clock"
 	"atoll/internal/group"
+	"atoll/internal/wholefile"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/rpc"
@@ -103,7 +104,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		cfg.KeepEnded = 50
 	}
 	for dir, mode := range map[string]os.FileMode{cfg.StateDir: 0o700, cfg.AllocDir: 0o711} {
-		if err := os.MkdirAll(dir, mode); err != nil {
+		if err := wholefile.MkdirAll(dir, mode); err != nil {
 			return nil, fmt.Errorf("cannot make the node's data directory: %w", err)
 		}
 	}

@@ -60,6 +60,13 @@ var (
 
 func openStore(dir string) (*store, error) {
 	file := filepath.Join(dir, "state.db")
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+		// Made under another name: one that a loss of power left in part
+		// could not be opened, and the node not be started.
+		if err := makeStore(file); err != nil {
+			return nil, fmt.Errorf("cannot make %s: %w", file, err)
+		}
+	}
 	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("cannot open %s: another agent has it open; give each agent a data_dir of its own", file)
@@ -78,6 +85,21 @@ func openStore(dir string) (*store, error) {
 		return nil, errors.Join(fmt.Errorf("cannot prepare %s: %w", file, err), db.Close())
 	}
 	return &store{db}, nil
+}
+
+func makeStore(file string) error {
+	fresh := file + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	db, err := bbolt.Open(fresh, 0o600, &bbolt.Options{Timeout: 2 * time.Second})
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	return wholefile.Rename(fresh, file)
 }
 
 func (s *store) close() error { return s.db.Close() }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"atoll/federation/summary"
 	"atoll/internal/clock"
 	"atoll/internal/group"
+	"atoll/internal/wholefile"
 	"atoll/model"
 	"atoll/model/method"
 	"atoll/region/autopilot"
@@ -121,7 +121,7 @@ func New(cfg Config) (_ *Server, err error) {
 		return nil, fmt.Errorf("cannot use the autopilot configuration: %w", err)
 	}
 	dir := filepath.Join(cfg.DataDir, "server")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := wholefile.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the server's data directory: %w", err)
 	}
 	advertise, err := net.ResolveTCPAddr("tcp", cfg.AdvertiseRPC)

@@ -51,6 +51,7 @@ var _ interface {
 	fs.NodeReaddirer
 	fs.NodeCreater
 	fs.NodeMkdirer
+	fs.NodeMknoder
 	fs.NodeRenamer
 	fs.NodeUnlinker
 	fs.NodeRmdirer
@@ -133,6 +134,11 @@ func (i *inode) Create(ctx context.Context, name string, _ uint32, mode uint32, 
 
 func (i *inode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
 	return i.made(ctx, "mkdir", name, syscall.S_IFDIR|mode&0o7777, out)
+}
+
+// Mknod makes the name of a socket.
+func (i *inode) Mknod(ctx context.Context, name string, mode, _ uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	return i.made(ctx, "create", name, mode, out)
 }
 
 func (i *inode) made(ctx context.Context, op, name string, mode uint32, out *fuse.EntryOut) (shown *fs.Inode, errno syscall.Errno) {
