@@ -246,12 +246,13 @@ func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Durat
 }
 
 // failure is the cause for which a call could not be sent on a session, or has no
-// answer, nothing having come since then.
+// answer, nothing having come since then. A far end that took nothing is as silent as
+// one that says nothing, and is not tried again on another session.
 func (d *dispatcher) failure(ctx context.Context, session *Session, since time.Time, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err = session.ended(err); isTimeout(err) {
+	if err = session.ended(err); isTimeout(err) || session.heard.deaf.Load() {
 		if session.dialled {
 			session.giveUp(since)
 		}

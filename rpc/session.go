@@ -45,6 +45,7 @@ type listening struct {
 	net.Conn
 	begun time.Time
 	last  atomic.Int64 // since begun
+	deaf  atomic.Bool  // it took nothing more
 	mu    sync.Mutex   // serialises writes, and guards what follows
 	// held is what waits for the write that follows; body says that this is the
 	// body of the frame whose head came last.
@@ -134,31 +135,28 @@ func (l *listening) sendHeld() {
 // keptHeld the largest buffer that is kept for the next frame: a piece with its head.
 const maxHeld, keptHeld = 1 << 10, piece + 4<<10
 
-// stalled is for how long a connection may take nothing before it is given up:
-// shorter than Limits.Silence, so that calls that wait for their turn to be sent
-// end in time. askedAgain is how often it is tried meanwhile, since the system
-// tells of room only once there is much.
-const (
-	stalled    = 1500 * time.Millisecond
-	askedAgain = 3
-)
+// stalled is for how long a connection may take to take one piece before it is given
+// up: shorter than Limits.Silence, so that calls that wait for their turn to be sent
+// end in time. A link that is slower than that, 13 kB/s, is none. It is tried anew
+// meanwhile, since the system tells of room only once there is much.
+const stalled, askedAgain = 1500 * time.Millisecond, 3
 
-var errStalled = fmt.Errorf("the connection took nothing for %s", stalled)
+var errStalled = fmt.Errorf("the connection did not take %d bytes in %s", piece, stalled)
 
 // send writes, and fails once the connection takes nothing more: its far end is
-// gone or frozen, and all that the system buffers is full. yamux waits for a write
-// whatever becomes of the call that it is for, but not longer than for the session.
+// gone or frozen, and all that the system buffers is full. (What trickles into a
+// frozen one's buffers is no progress.) yamux waits for a write whatever becomes of
+// the call that it is for, but not longer than for the session.
 func (l *listening) send(b []byte) error {
-	for tries := 0; tries < askedAgain; tries++ {
+	for range askedAgain {
 		_ = l.Conn.SetWriteDeadline(time.Now().Add(stalled / askedAgain))
 		n, err := l.Conn.Write(b)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		if n > 0 {
-			b, tries = b[n:], -1
-		}
+		b = b[n:]
 	}
+	l.deaf.Store(true)
 	return errStalled
 }
 
