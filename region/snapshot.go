@@ -51,6 +51,10 @@ func (s *snapshots) save(ctx context.Context, _ *rpc.Inbound, _ *method.Empty, s
 		}
 	}
 	snap, at := s.snapshot(), s.clock.Now()
+	if snap.Cell(nil) == nil {
+		// Nothing could be done with it: no cell would take it for its own.
+		return model.Errorf(model.KindNoLeader, "cannot save the region's state: its cell is being formed; try again in a moment")
+	}
 	sum, size := sha256.New(), int64(0)
 	count := writerFunc(func(b []byte) (int, error) {
 		size += int64(len(b))

@@ -134,10 +134,8 @@ func TestARegionIsSavedAndRestoredFromAnotherOne(t *testing.T) {
 
 func TestASnapshotIsRestoredIntoAFreshCellOfItsRegionOnly(t *testing.T) {
 	s := startServer(t, "s1", "us", t.TempDir(), 1)
-	wait(t, "a write", func() error {
-		_, err := rpc.Call(context.Background(), s.RPC(), method.JobRegister, rpc.To{}, &method.JobRegisterRequest{Job: aJob("a", 3)})
-		return err
-	})
+	lead(t, s)
+	register(t, s.RPC(), "", aJob("a", 3))
 	archive := saved(t, s.RPC(), rpc.To{})
 	id := s.cell.Snapshot().Cell(nil).ID
 	s.stop()
