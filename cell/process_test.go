@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -81,7 +82,7 @@ func memberMain(value string) error {
 			if err != nil {
 				return nil, err
 			}
-			return newTelling(s, filepath.Dir(path), say), nil
+			return newTelling(s, filepath.Dir(path), say)
 		},
 		GoesOn: func(context.Context) bool {
 			_, err := os.Stat(spec.GoesOn)
@@ -183,8 +184,11 @@ type telling struct {
 	vote uint64 // the term of the vote
 }
 
-func newTelling(s LogStore, dir string, say func(...any)) *telling {
-	id, _ := os.ReadFile(filepath.Join(dir, fileID))
+func newTelling(s LogStore, dir string, say func(...any)) (LogStore, error) {
+	id, err := os.ReadFile(filepath.Join(dir, fileID))
+	if err != nil { // the power has just gone
+		return nil, errors.Join(err, s.Close())
+	}
 	t := &telling{LogStore: s, id: strings.TrimSpace(string(id)), say: say}
 	get := func(key string) []byte {
 		v, err := s.Get([]byte(key))
@@ -201,7 +205,7 @@ func newTelling(s LogStore, dir string, say func(...any)) *telling {
 	}
 	t.vote = number(get(keyVoteTerm))
 	say("found", t.id, number(get(keyTerm)), t.vote, fmt.Sprintf("%x-", get(keyVoteCand)))
-	return t
+	return t, nil
 }
 
 func (t *telling) Set(key, value []byte) error {
