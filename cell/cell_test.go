@@ -2,12 +2,15 @@ package cell
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
 	"atoll/model"
@@ -129,4 +132,23 @@ func TestAWriteWaitsForItsTurnAndIsTakenBackWhenItsTimeEnds(t *testing.T) {
 	if snap := c.Snapshot(); snap.Job(nil, testJob("late", 1).Key()) != nil || snap.Job(nil, testJob("next", 1).Key()) == nil {
 		t.Error("what was taken back was written, or what was not is missing")
 	}
+}
+
+// Raft writes its term before the first entry of a cell.
+func TestABootstrapThatWasInterruptedIsBegunAnew(t *testing.T) {
+	dir := t.TempDir()
+	d := dataDir{path: filepath.Join(dir, "raft")}
+	if _, err := d.prepare(openBolt, "s1"); err != nil {
+		t.Fatal(err)
+	}
+	inner, err := openBolt(d.file(fileLog))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := newCheckedLog(inner, d.file(fileLog), "", hclog.NewNullLogger())
+	if err := errors.Join(log.SetUint64([]byte(keyTerm), 1), log.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c := openAlone(t, dir)
+	must(t, c, CmdJobRegister, &JobRegister{Job: testJob("web", 1)})
 }

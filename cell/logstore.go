@@ -350,3 +350,23 @@ const (
 	keyVoteTerm = "LastVoteTerm"
 	keyVoteCand = "LastVoteCand"
 )
+
+// beginAnew undoes what is left of a bootstrap that the loss of power interrupted:
+// Raft writes the term 1 and then the first entry, and takes the term alone for a
+// cell that has begun. Nobody votes or leads in term 1, so that nothing was promised.
+func beginAnew(s LogStore, dir string) error {
+	last, err := s.LastIndex()
+	if err != nil || last > 0 {
+		return err
+	}
+	if snapshot, err := newestSnapshot(dir); err != nil || snapshot != "" {
+		return err
+	}
+	if _, err := s.Get([]byte(keyVoteTerm)); err == nil {
+		return nil
+	}
+	if term, err := s.GetUint64([]byte(keyTerm)); err != nil || term != 1 {
+		return nil // there is none, most often
+	}
+	return s.SetUint64([]byte(keyTerm), 0)
+}

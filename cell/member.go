@@ -80,6 +80,9 @@ func (c *Cell) startMember(id string) (_ *member, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := beginAnew(m.log, c.dir.path); err != nil {
+		return nil, err
+	}
 	// Raft begins with a read of its log and a write of its term, and panics
 	// when those fail; a failure that checkedLog knows of ends the goroutine.
 	done := make(chan struct{})

@@ -341,7 +341,8 @@ func (p *processes) hear(name string, m *process, words []string) {
 			p.wrong = append(p.wrong, fmt.Sprintf("%s was %s and is %s", name, was, id))
 		}
 		p.ids[name] = id
-		if term < p.terms[id] {
+		// Nobody votes or leads in term 1, with which a cell begins.
+		if term < p.terms[id] && p.terms[id] > 1 {
 			p.wrong = append(p.wrong, fmt.Sprintf("%s has gone back from term %d to %d", id, p.terms[id], term))
 		}
 		if vote < p.votes[id] || vote == p.votes[id] && vote > 0 && cand != p.cands[id] {
