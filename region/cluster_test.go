@@ -202,8 +202,11 @@ func TestACellFormsWhateverTheOrder(t *testing.T) {
 			c.members(strings.Join(names, " "))
 			c.writes("a")
 			// Everybody is of one cell, and says so.
-			id := c.any().members.ofCell()
 			wait(t, "one identity in gossip", func() error {
+				id := c.any().members.ofCell()
+				if id == "" {
+					return errors.New("the cell has none yet")
+				}
 				for n, s := range c.servers {
 					peers, contested := s.dir.Own()
 					if contested || len(peers) != len(c.servers) {
