@@ -15,7 +15,7 @@ func TestAnEnvelopeTravelsWithoutWhatIsEmpty(t *testing.T) {
 	read := Envelope{Method: "Job.Get", Region: "eu", Timeout: time.Second, Path: []string{"us"}, Hops: 1}
 	full := Envelope{
 		Method: "Job.Register", Region: "eu", Cell: "c", Timeout: time.Second, RequestID: "r", Path: []string{"us", "ap"}, Hops: 2,
-		AllowStale: true, Forwarded: true, NodeID: "n", Quiet: time.Second,
+		AllowStale: true, Forwarded: true, NodeID: "n", Quiet: time.Second, JSON: true, Reuse: true,
 	}
 	for _, env := range []Envelope{{}, read, full} {
 		b, err := encodeEnvelope(&env)
