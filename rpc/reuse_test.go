@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -206,66 +205,59 @@ func TestASignOfLifeTakesNothingOfTheNextCall(t *testing.T) {
 }
 
 func TestAnIdleStreamIsClosedAfterAWhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		eu := NewServer(ServerConfig{Router: &fakeRouter{region: "eu"}, Limits: testLimits})
-		Handle(eu, echo, func(_ context.Context, _ *Inbound, q *ping) (*ping, error) { return q, nil })
-		release := make(chan struct{})
-		Handle(eu, put, func(_ context.Context, _ *Inbound, q *ping) (*ping, error) { <-release; return q, nil })
-		us := NewServer(ServerConfig{Router: &fakeRouter{region: "us", to: map[string][]string{"eu": {"eu"}}}, Limits: testLimits,
-			Dial: func(context.Context, string) (net.Conn, error) {
-				near, far := net.Pipe()
-				go func() {
-					_, _ = io.ReadFull(far, make([]byte, 1)) // what the connection is for
-					eu.ServeConn(context.Background(), far)
-				}()
-				return near, nil
-			}})
-		for _, m := range []method.Method[ping, ping]{echo, put} { // which are known by that
-			Handle(us, m, func(_ context.Context, _ *Inbound, q *ping) (*ping, error) { return q, nil })
-		}
-		defer func() { _ = us.Shutdown(context.Background()); _ = eu.Shutdown(context.Background()) }()
-		call := func() {
-			t.Helper()
-			if _, err := Call(t.Context(), us, echo, To{Region: "eu"}, &ping{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s, err := us.Pool().Session(t.Context(), "eu")
-		if err != nil {
+	t.Parallel()
+	us, eu := newPeer(t, "us"), newPeer(t, "eu")
+	us.router.to["eu"] = []string{eu.addr}
+	s := us.session(t, eu.addr)
+	call := func() {
+		t.Helper()
+		if _, err := Call(t.Context(), us.Server, echo, To{Region: "eu"}, &ping{}); err != nil {
 			t.Fatal(err)
 		}
-		// Two calls at once leave two streams.
-		var two sync.WaitGroup
-		two.Go(func() { _, _ = Call(t.Context(), us, put, To{Region: "eu"}, &ping{}) })
-		synctest.Wait()
-		call()
-		close(release)
-		two.Wait()
-		if n := idling(s); n != 2 {
-			t.Errorf("two calls left %d streams", n)
+	}
+	// Two calls at once leave two streams.
+	done := make(chan error, 1)
+	go func() {
+		_, err := Call(t.Context(), us.Server, block, To{Region: "eu"}, &ping{})
+		done <- err
+	}()
+	<-eu.entered
+	call()
+	close(eu.released)
+	if err := <-done; err != nil || idling(s) != 2 {
+		t.Fatalf("%v, %d idle", err, idling(s))
+	}
+	s.mu.Lock()
+	first, last := s.idle[0].Stream, s.idle[1].Stream
+	s.mu.Unlock()
+	call()
+	s.mu.Lock()
+	if s.idle[0].Stream != first || s.idle[1].Stream != last {
+		t.Error("one call at a time needs more than the stream that was used last")
+	}
+	s.idle[0].since = s.idle[0].since.Add(-idleFor)
+	s.mu.Unlock()
+	s.endIdle()
+	if n := idling(s); n != 1 || s.mux.NumStreams() > 2 {
+		t.Errorf("one is old, and %d are kept", n)
+	}
+	call()
+	since := time.Now()
+	// It is there for longer than a new stream may be without its call.
+	wait(t, "it is closed", func() bool {
+		awaited := eu.idle.held.Load()
+		if idling(s) > 0 && awaited == 0 {
+			t.Fatal("the server waits no more on a stream that has its caller")
 		}
-		for range 5 {
-			// Longer than a new stream may be without its call.
-			time.Sleep(idleFor * 3 / 4)
-			call()
-		}
-		if n := s.mux.NumStreams(); n != 1 || idling(s) != 1 {
-			t.Errorf("one is used, and %d are open", n)
-		}
-		time.Sleep(idleFor - time.Millisecond)
-		if n := s.mux.NumStreams(); n != 1 {
-			t.Errorf("a little before its time %d are open", n)
-		}
-		time.Sleep(time.Millisecond + 2*patience)
-		synctest.Wait()
-		if n := s.mux.NumStreams(); n != 0 || eu.idle.held.Load() != 0 {
-			t.Errorf("after its time %d are open, and %d awaited", n, eu.idle.held.Load())
-		}
-		call()
-		if n := idling(s); n != 1 {
-			t.Errorf("the next call left %d", n)
-		}
+		return awaited == 0 && s.mux.NumStreams() == 0
 	})
+	if took := time.Since(since); took < idleFor-100*time.Millisecond {
+		t.Errorf("it was closed after %s", took)
+	}
+	call()
+	if n := idling(s); n != 1 {
+		t.Errorf("the next call left %d", n)
+	}
 }
 
 func TestIdleStreamsAreNoCallsAndAreBounded(t *testing.T) {
