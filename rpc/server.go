@@ -436,7 +436,7 @@ func (b *budget) give(n int) { b.held.Add(-int64(n)) }
 // session is alive: who calls does not read.
 const stuck = 10 * time.Second
 
-// incoming is the server's side of a stream. Its writes are serialised, since
+// incoming is the server's side of a call on its stream. Its writes are serialised, since
 // signs of life come from another goroutine.
 type incoming struct {
 	stream *yamux.Stream
