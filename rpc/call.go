@@ -209,7 +209,7 @@ func (x *exchange) body(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	switch f.kind {
-	case frameBody:
+	case frameBody, frameAnswer:
 		return f.payload, nil
 	case frameError:
 		return nil, x.refusal(ctx, f.payload)

@@ -38,6 +38,9 @@ type Envelope struct {
 	// JSON says that the caller passes the answer on over HTTP: where it is a
 	// method.Answer, and the server knows how, its body comes rendered.
 	JSON bool `codec:",omitempty"`
+	// Reuse says that the caller, who may be but the last hop, would send another
+	// call on the same stream.
+	Reuse bool `codec:",omitempty"`
 }
 
 // maxQuiet bounds what a caller may ask for.

@@ -26,6 +26,9 @@ const (
 	// frameLeader tells a caller of another region which server leads, so that
 	// its next call goes there.
 	frameLeader
+	// frameAnswer is a body and the end in one, and says that another call may
+	// follow on the stream. Only callers whose envelope says Reuse are sent it.
+	frameAnswer
 )
 
 // Limits bound what a peer can cost. The zero value means the defaults.
@@ -79,7 +82,7 @@ func (l Limits) withDefaults() Limits {
 
 func (l *Limits) of(kind byte) int {
 	switch kind {
-	case frameBody:
+	case frameBody, frameAnswer:
 		return l.MaxBody
 	case frameEnvelope, frameError:
 		return l.MaxEnvelope
@@ -117,7 +120,7 @@ func readFrame(r io.Reader, limits *Limits, more func(left int) error) (kind byt
 	}
 	kind = head[4]
 	size := int(binary.BigEndian.Uint32(head[:]))
-	if kind < frameEnvelope || kind > frameLeader {
+	if kind < frameEnvelope || kind > frameAnswer {
 		return 0, nil, fmt.Errorf("%w: type %d", errFrame, kind)
 	}
 	if limit := limits.of(kind); size > limit {

@@ -69,8 +69,9 @@ type exchange struct {
 	closed atomic.Bool
 	// since is when the wait for what comes next began.
 	since time.Time
-	// answered is true once a body or an error came.
-	answered bool
+	// answered is true once a body or an error came, whole when that was all and
+	// the far end awaits another call.
+	answered, whole bool
 }
 
 // dispatcher carries calls to other agents.
@@ -161,7 +162,7 @@ func (d *dispatcher) send(ctx context.Context, dec Decision, env *Envelope, spec
 			x.others = len(dec.Servers) > 1 && repeatable(spec)
 			x.count = d.traffic.of(dec.Region)
 			x.count.open.Add(1)
-			if x.first.kind == frameBody || x.first.kind == frameError {
+			if answers(x.first.kind) {
 				d.traffic.answered(dec.Region, time.Since(start))
 			}
 			return x, nil
@@ -216,6 +217,7 @@ func (d *dispatcher) attempt(ctx context.Context, addr string, wait time.Duratio
 
 // over sends the call on a session and waits for the first frame.
 func (d *dispatcher) over(ctx context.Context, session *Session, wait time.Duration, env *Envelope, spec method.Spec, body []byte) (*exchange, error) {
+	env.Reuse = !spec.Stream
 	head, err := encodeEnvelope(env)
 	if err != nil {
 		return nil, notTaken{err}
@@ -311,9 +313,19 @@ func (x *exchange) next(ctx context.Context, alive bool) (frame, error) {
 		case f.kind == frameAlive && !alive:
 			continue
 		}
-		x.answered = x.answered || f.kind == frameBody || f.kind == frameError
+		x.answered = x.answered || answers(f.kind)
+		if f.kind == frameAnswer && x.env.Reuse {
+			x.whole = true
+			if len(f.payload) > trusted {
+				x.stream.Shrink() // of the buffer for a long body
+			}
+		}
 		return f, nil
 	}
+}
+
+func answers(kind byte) bool {
+	return kind == frameBody || kind == frameAnswer || kind == frameError
 }
 
 func (x *exchange) read(ctx context.Context) (frame, error) {
@@ -382,11 +394,18 @@ func (x *exchange) refusal(ctx context.Context, payload []byte) error {
 	return &lost{err: err}
 }
 
-// Close ends the call; the far end's handler is cancelled if it still works.
+// Close ends the call; the far end's handler is cancelled if it still works. Once
+// ctx has ended, what that does to the stream may come at any time.
 func (x *exchange) Close() {
-	x.stop()
-	x.session.end(x.stream)
-	if x.count != nil && x.closed.CompareAndSwap(false, true) {
+	if !x.closed.CompareAndSwap(false, true) {
+		return
+	}
+	if x.stop() && x.whole {
+		x.session.keepIdle(x.stream)
+	} else {
+		x.session.end(x.stream)
+	}
+	if x.count != nil {
 		x.count.open.Add(-1)
 	}
 }

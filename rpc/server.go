@@ -40,6 +40,7 @@ type Server struct {
 	wg     sync.WaitGroup
 	calls  atomic.Int64
 	bodies budget
+	idle   budget // of streams on which another call is awaited
 
 	mu       sync.Mutex // guards sessions
 	sessions map[*Session]struct{}
@@ -75,7 +76,7 @@ func NewServer(cfg ServerConfig) *Server {
 		handlers: make(map[string]*handler), sessions: make(map[*Session]struct{}),
 	}
 	s.limits, s.router, s.traffic.metrics = cfg.Limits.withDefaults(), cfg.Router, cfg.Metrics
-	s.bodies.max = int64(s.limits.MaxBodies)
+	s.bodies.max, s.idle.max = int64(s.limits.MaxBodies), maxWaiting
 	s.pool = NewPool(cfg.Dial, s.log)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -171,17 +172,11 @@ func (s *Server) ServeSession(session *Session) {
 		if err != nil {
 			return
 		}
-		if s.calls.Add(1) > int64(s.limits.MaxCalls) {
-			s.calls.Add(-1)
-			in := &incoming{stream: stream, limits: &s.limits}
-			_ = in.write(errorFrame(model.Errorf(model.KindBusy, "this agent serves %d calls already; try again", s.limits.MaxCalls)))
+		if !s.admit(stream) {
 			_ = stream.Close()
 			continue
 		}
-		streams.Go(func() {
-			defer s.calls.Add(-1)
-			s.serveStream(ctx, session, stream)
-		})
+		streams.Go(func() { s.serveStream(ctx, session, stream) })
 	}
 }
 
@@ -208,10 +203,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// serveStream serves one call that came over the wire.
-func (s *Server) serveStream(ctx context.Context, session *Session, stream *yamux.Stream) {
-	defer stream.Close()
-	in := &incoming{stream: stream, limits: &s.limits, bodies: &s.bodies}
+// serveCall serves one call that came over the wire.
+func (s *Server) serveCall(ctx context.Context, session *Session, in *incoming) {
 	defer in.release()
 	env, body, err := in.receive()
 	switch {
@@ -224,7 +217,8 @@ func (s *Server) serveStream(ctx context.Context, session *Session, stream *yamu
 	case err != nil:
 		return
 	}
-	_ = stream.SetReadDeadline(time.Time{})
+	in.reuse = env.Reuse
+	_ = in.stream.SetReadDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if env.Timeout > 0 {
@@ -270,7 +264,7 @@ func (s *Server) handle(ctx context.Context, h *handler, call *Inbound, body []b
 	if err != nil {
 		return false, err
 	}
-	send := func(v any, after ...frame) error {
+	send := func(v any, write func(body []byte) error) error {
 		b, err := wire.Encode(v)
 		if err != nil {
 			return err
@@ -279,10 +273,11 @@ func (s *Server) handle(ctx context.Context, h *handler, call *Inbound, body []b
 			return model.Errorf(model.KindTooLarge, "the answer of %d bytes is over the limit of %d; ask for less", len(b), s.limits.MaxBody)
 		}
 		begun = true
-		return in.write(append([]frame{{frameBody, b}}, after...)...)
+		return write(b)
 	}
 	if h.stream != nil {
-		err = s.guard(h, func() error { return h.stream(ctx, call, req, func(v any) error { return send(v) }) })
+		body := func(b []byte) error { return in.write(frame{frameBody, b}) }
+		err = s.guard(h, func() error { return h.stream(ctx, call, req, func(v any) error { return send(v, body) }) })
 		return begun, err
 	}
 	var reply any
@@ -292,8 +287,7 @@ func (s *Server) handle(ctx context.Context, h *handler, call *Inbound, body []b
 	if call.Envelope.JSON {
 		reply = s.rendered(reply)
 	}
-	// In one piece: a system call less for each.
-	err = send(reply, frame{kind: frameEnd})
+	err = send(reply, in.answer)
 	return begun, err
 }
 
@@ -368,6 +362,8 @@ func (s *Server) splice(ctx context.Context, h *handler, dec Decision, env *Enve
 		switch f.kind {
 		case frameEnd:
 			return begun, nil
+		case frameAnswer:
+			return true, in.answer(f.payload)
 		case frameError:
 			return begun, x.refusal(ctx, f.payload)
 		case frameBody:
@@ -430,15 +426,17 @@ func (b *budget) take(n int) bool {
 	if b.held.Add(int64(n)) <= b.max {
 		return true
 	}
-	b.held.Add(-int64(n))
+	b.give(n)
 	return false
 }
+
+func (b *budget) give(n int) { b.held.Add(-int64(n)) }
 
 // stuck is for how long a stream may take none of what is written, though its
 // session is alive: who calls does not read.
 const stuck = 10 * time.Second
 
-// incoming is the server's side of a stream. Its writes are serialised, since
+// incoming is the server's side of a call on its stream. Its writes are serialised, since
 // signs of life come from another goroutine.
 type incoming struct {
 	stream *yamux.Stream
@@ -448,7 +446,11 @@ type incoming struct {
 	took int
 	// sign is when the caller was last told that we receive.
 	sign time.Time
-	mu   sync.Mutex // serialises writes, and guards what follows
+	// reuse says that the caller would send another call on the stream; kept, that
+	// it was told to, and that idle counts the stream.
+	reuse, kept bool
+	idle        *budget
+	mu          sync.Mutex // serialises writes, and guards what follows
 	// ended is true once the end was written: nothing comes after it.
 	ended bool
 	// broken is why a write failed. What follows would be taken for the rest of
@@ -514,7 +516,7 @@ func (in *incoming) wait() error {
 }
 
 // release gives back what the body took.
-func (in *incoming) release() { in.bodies.held.Add(-int64(in.took)) }
+func (in *incoming) release() { in.bodies.give(in.took) }
 
 func (in *incoming) write(frames ...frame) error {
 	in.mu.Lock()
@@ -522,7 +524,8 @@ func (in *incoming) write(frames ...frame) error {
 	if in.ended || in.broken != nil {
 		return in.broken
 	}
-	in.ended = frames[len(frames)-1].kind == frameEnd
+	last := frames[len(frames)-1].kind
+	in.ended = last == frameEnd || last == frameAnswer
 	in.broken = writeFrames(in.stream, func(failed error) error {
 		_ = in.stream.SetWriteDeadline(time.Now().Add(stuck))
 		return failed
@@ -560,11 +563,11 @@ func (in *incoming) keepAfter(first, every time.Duration, cancel context.CancelF
 	}
 }
 
-// abandoned reports whether the caller closed the stream. Nothing follows the
-// body, so that anything but nothing to read means that.
+// abandoned reports whether the caller closed the stream. Until it has its answer
+// nothing follows the body, so that anything but nothing to read means that; what
+// follows the answer is another call's, and is not read here.
 func (in *incoming) abandoned() bool {
 	_ = in.stream.SetReadDeadline(time.Now())
-	var b [1]byte
-	_, err := in.stream.Read(b[:])
+	_, err := in.stream.Read(nil)
 	return !isTimeout(err)
 }

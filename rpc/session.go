@@ -33,10 +33,16 @@ type Session struct {
 	opening sync.WaitGroup
 
 	mu sync.Mutex // guards what follows
-	// waiting are the streams of calls made over it.
+	// waiting are the streams of calls made over it, and those on which another
+	// is awaited.
 	waiting map[*yamux.Stream]struct{}
 	closing bool
 	quiet   *time.Timer // looks whether the far end is still there
+	// idle are streams without a call, by when they had one; sweep closes them,
+	// and runs when sweeping.
+	idle     []idleStream
+	sweep    *time.Timer
+	sweeping bool
 }
 
 // listening is a connection that knows when it last brought something, and that
@@ -244,6 +250,9 @@ func (s *Session) Close() error {
 	s.mu.Lock()
 	s.closing = true
 	s.quiet.Stop()
+	if s.sweeping {
+		s.sweep.Stop()
+	}
 	// A read that waits while yamux closes spins until it has; thousands of
 	// them keep it from ever getting there. (hashicorp/yamux#176)
 	for stream := range s.waiting {
@@ -255,10 +264,14 @@ func (s *Session) Close() error {
 	return err
 }
 
-// open opens a stream, or fails when ctx or the wait ends first; end must be called.
+// open returns a stream for a call, one that had calls before if there is one; it
+// fails when ctx or the wait ends first. end or keepIdle must be called.
 func (s *Session) open(ctx context.Context, wait time.Duration) (*yamux.Stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if stream := s.reuse(); stream != nil {
+		return stream, nil
 	}
 	stream, err := s.openWithin(ctx, wait)
 	if errors.Is(err, yamux.ErrStreamsExhausted) {

@@ -23,6 +23,15 @@ func (p *pieces) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// taken is what came since the last time, from a connection that writes later too.
+func (p *pieces) taken(from *listening) [][]byte {
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	wrote := p.wrote
+	p.wrote = nil
+	return wrote
+}
+
 func (p *pieces) SetWriteDeadline(time.Time) error { return nil }
 
 // yamuxFrame is the head of a frame.
@@ -95,15 +104,14 @@ func TestWhatNobodyWaitsForIsSentALittleLater(t *testing.T) {
 			time.Sleep(patience / 2)
 			_, _ = l.Write(yamuxFrame(window, fin, 0))
 			synctest.Wait()
-			if len(to.wrote) != 0 {
-				t.Fatalf("it was written at once: %q", to.wrote)
+			if wrote := to.taken(l); len(wrote) != 0 {
+				t.Fatalf("it was written at once: %q", wrote)
 			}
 			time.Sleep(patience)
 			synctest.Wait()
-			if len(to.wrote) != 1 || len(to.wrote[0]) != 2*yamuxHead {
-				t.Fatalf("a little later %q was written", to.wrote)
+			if wrote := to.taken(l); len(wrote) != 1 || len(wrote[0]) != 2*yamuxHead {
+				t.Fatalf("a little later %q was written", wrote)
 			}
-			to.wrote = nil
 		}
 		end, far := net.Pipe()
 		_ = far.Close()
