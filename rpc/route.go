@@ -254,7 +254,10 @@ func (d *dispatcher) failure(ctx context.Context, session *Session, since time.T
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err = session.ended(err); isTimeout(err) || session.heard.deaf.Load() {
+	// Another call has given the session up: this one has waited in vain too, unless
+	// it has just begun.
+	vain := session.silent.Load() && time.Since(since) > d.limits.Silence/4
+	if err = session.ended(err); isTimeout(err) || vain || session.heard.deaf.Load() {
 		if session.dialled {
 			session.giveUp(since)
 		}

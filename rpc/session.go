@@ -29,6 +29,8 @@ type Session struct {
 
 	// dialled is true of one that we made: another can be had.
 	dialled bool
+	// silent is true once it was given up, since nothing came.
+	silent atomic.Bool
 	// opening are the goroutines that wait for yamux to open a stream.
 	opening sync.WaitGroup
 
@@ -222,6 +224,7 @@ func (s *Session) keep() {
 // one would only keep busier.
 func (s *Session) giveUp(since time.Time) {
 	if time.Duration(s.heard.last.Load()) < since.Sub(s.heard.begun) {
+		s.silent.Store(true)
 		_ = s.Close()
 	}
 }
