@@ -30,22 +30,6 @@ func (d *dice) intN(n int) int {
 	return d.rand.IntN(n)
 }
 
-// losing is a transport that loses one reply of so many, once the request was
-// answered.
-type losing struct {
-	base http.RoundTripper
-	lose func() bool
-}
-
-func (l *losing) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := l.base.RoundTrip(r)
-	if err == nil && l.lose() {
-		_ = resp.Body.Close()
-		return nil, io.ErrUnexpectedEOF
-	}
-	return resp, err
-}
-
 // emptyJob is a job that places nothing, so that its submit makes one evaluation
 // and that one makes no other.
 func emptyJob(id string, priority int) string {
@@ -102,7 +86,7 @@ func TestAThousandSubmitsAreAppliedOnceEachThoughRepliesAreLost(t *testing.T) {
 
 	base := &http.Transport{MaxIdleConnsPerHost: 32}
 	defer base.CloseIdleConnections()
-	client := &http.Client{Transport: &apiclient.Retry{Base: &losing{base, oneOfFive(&before)}}}
+	client := &http.Client{Transport: &apiclient.Retry{Base: &relay.Transport{Base: base, LoseReply: oneOfFive(&before)}}}
 	// submit answers with the evaluation's id, or the error.
 	submit := func(c *http.Client, door, region, token, body string) (string, int, error) {
 		resp, err := c.Post("http://"+agents[door].HTTPAddr()+"/v1/jobs?region="+region+"&idempotency_token="+token, "application/json", strings.NewReader(body))

@@ -201,21 +201,6 @@ func TestOfTwoSubmitsAtOneMomentOneWins(t *testing.T) {
 	}
 }
 
-// dropper loses one reply of five, once its request was answered.
-type dropper struct {
-	base http.RoundTripper
-	lose func() bool
-}
-
-func (d *dropper) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := d.base.RoundTrip(r)
-	if err == nil && d.lose() {
-		_ = resp.Body.Close()
-		return nil, io.ErrUnexpectedEOF
-	}
-	return resp, err
-}
-
 // A thousand submits, each at a random region for a random region, over a WAN that
 // loses one reply of five, to callers who lose one of five, while a region is
 // killed and started again.
@@ -257,7 +242,7 @@ func TestAThousandSubmitsOverABadWAN(t *testing.T) {
 	type acked struct{ region, eval string }
 	jobs := make([]acked, n)
 	losses.Store(true)
-	c := &http.Client{Transport: &apiclient.Retry{Base: &dropper{w.httpClient().Transport, lose}}}
+	c := &http.Client{Transport: &apiclient.Retry{Base: &relay.Transport{Base: w.httpClient().Transport, LoseReply: lose}}}
 	var wg sync.WaitGroup
 	var next atomic.Int64
 	for range 16 {
