@@ -320,6 +320,15 @@ func TestTwoCellsUnderOneName(t *testing.T) {
 		_, _, err := submit(w.httpClient(), us, "eu", "first", mockJob("real"))
 		return err
 	})
+	for _, a := range []*agent{us, eu} {
+		eventually(t, 20*time.Second, a.name+" knows which cell eu is", func() error {
+			_, _, body, err := a.get("/v1/federation/regions")
+			if err != nil || strings.Count(body, `"CellID":""`) > 0 || strings.Count(body, `"CellID"`) < 2 {
+				return fmt.Errorf("%s %v", body, err)
+			}
+			return nil
+		})
+	}
 	before := peers(t, eu)
 	other := w.agent(agentConfig{name: "other", host: "other", region: "eu", server: true})
 	eventually(t, 60*time.Second, "the other cell has a job of its own", func() error {

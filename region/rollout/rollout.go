@@ -85,6 +85,13 @@ type loop struct {
 	votes map[model.JobID]*ballot
 	// aside are rollouts that cannot be gone on with, as they were then.
 	aside map[model.JobID]uint64
+	// sights are when a version was first seen.
+	sights map[model.JobID]sight
+}
+
+type sight struct {
+	id string
+	at time.Time
 }
 
 // ballot is what is known of the votes for a proposal, since when.
@@ -98,7 +105,7 @@ type ballot struct {
 func Run(ctx context.Context, cfg Config) error { return newLoop(cfg).run(ctx) }
 
 func newLoop(cfg Config) *loop {
-	return &loop{Config: cfg, peers: make(map[string]*peer), votes: make(map[model.JobID]*ballot), aside: make(map[model.JobID]uint64)}
+	return &loop{Config: cfg, peers: make(map[string]*peer), votes: make(map[model.JobID]*ballot), aside: make(map[model.JobID]uint64), sights: make(map[model.JobID]sight)}
 }
 
 func (l *loop) run(ctx context.Context) error {
@@ -199,6 +206,10 @@ func (l *loop) tidy() {
 		r := snap.Rollout(nil, key)
 		return r == nil || r.Accepted == nil || r.Accepted.ID != b.id
 	})
+	maps.DeleteFunc(l.sights, func(key model.JobID, _ sight) bool {
+		r := snap.Rollout(nil, key)
+		return r == nil || r.Settled()
+	})
 	maps.DeleteFunc(l.aside, func(key model.JobID, index uint64) bool {
 		r := snap.Rollout(nil, key)
 		return r == nil || r.ModifyIndex != index
@@ -216,10 +227,30 @@ func (l *loop) step(snap *state.Snapshot, ws state.Watch, r *model.Rollout) (cel
 	if p := r.Accepted; p != nil && p.Judge([]string{l.Region}, nil) == model.VerdictWon {
 		return cell.CmdRolloutLearn, l.decided(p, model.VerdictWon)
 	}
-	if s := Advance(Turn{l.Region, l.Clock.Now(), l.gone, l.Fail}, snap, ws, r); s != nil {
+	if s := Advance(Turn{l.Region, l.Clock.Now(), l.goneSince(r), l.Fail}, snap, ws, r); s != nil {
 		return cell.CmdRolloutShare, s
 	}
 	return 0, nil
+}
+
+// goneSince is gone, of regions that have been so for as long as the version has been
+// here: a region that is just back may not have been spoken to yet.
+func (l *loop) goneSince(r *model.Rollout) func(region string) bool {
+	if r.Won == nil || r.Settled() {
+		return l.gone
+	}
+	now := l.Clock.Now()
+	l.mu.Lock()
+	s, seen := l.sights[r.Key()]
+	if !seen || s.id != r.Won.ID {
+		s = sight{r.Won.ID, now}
+		l.sights[r.Key()] = s
+	}
+	l.mu.Unlock()
+	if now.Sub(s.at) < lost {
+		return func(string) bool { return false }
+	}
+	return l.gone
 }
 
 // forsaken is a region that was forgotten and is waited for still, "" for none.
