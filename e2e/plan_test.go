@@ -110,6 +110,7 @@ func TestAJobIsPlannedAndScaledThroughAnotherRegion(t *testing.T) {
 		t.Fatal(err)
 	}
 	job.TaskGroups[0].Tasks[0].Config["args"] = []string{"-c", "exec sleep 1001"}
+	job.TaskGroups[0].Update.MinHealthyTime = new(2 * time.Second) // the deployment lasts for what follows
 	to := &api.WriteOptions{Region: "eu", Namespace: "team"}
 	plan, _, err := client.Jobs().Plan(job, true, to)
 	if err != nil {
@@ -127,6 +128,13 @@ func TestAJobIsPlannedAndScaledThroughAnotherRegion(t *testing.T) {
 	}
 
 	// Scaled once the deployment is over, and not before.
+	eventually(t, 30*time.Second, "the deployment of version 1 has begun", func() error {
+		d, _, err := client.Jobs().LatestDeployment("web", in)
+		if err == nil && (d == nil || d.JobVersion != 1) {
+			err = fmt.Errorf("it is %+v", d)
+		}
+		return err
+	})
 	if _, _, err := client.Jobs().Scale("web", "g", new(4), "early", false, nil, to); err == nil || !strings.Contains(err.Error(), "job scaling blocked due to active deployment") {
 		t.Errorf("during a deployment: %v", err)
 	}
