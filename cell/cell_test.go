@@ -1,9 +1,11 @@
 package cell
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -151,4 +153,53 @@ func TestABootstrapThatWasInterruptedIsBegunAnew(t *testing.T) {
 	}
 	c := openAlone(t, dir)
 	must(t, c, CmdJobRegister, &JobRegister{Job: testJob("web", 1)})
+}
+
+// An entry that no server can read would stop them all, for good.
+func TestWhatCannotBeReadAgainIsNotWritten(t *testing.T) {
+	dir := t.TempDir()
+	c := openAlone(t, dir)
+	var wrote, refused int
+	for depth := 1; depth < 200; depth++ {
+		job := testJob(fmt.Sprint("deep-", depth), 1)
+		job.TaskGroups[0].Tasks[0].Config["deep"] = nest(depth)
+		switch _, _, err := c.Apply(t.Context(), CmdJobRegister, &JobRegister{Job: job}); {
+		case err == nil:
+			wrote++
+		case model.KindOf(err) == model.KindInvalid:
+			refused++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if wrote < 50 || refused < 50 {
+		t.Errorf("%d were written and %d refused", wrote, refused)
+	}
+	var saved bytes.Buffer
+	if err := c.Snapshot().Persist(&saved); err != nil {
+		t.Fatal(err)
+	}
+	m, err := NewMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.fsm.Restore(io.NopCloser(&saved)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openAlone(t, dir)
+}
+
+// nest is so many lists and maps within each other.
+func nest(depth int) (v any) {
+	for i := range depth {
+		if i%2 == 0 {
+			v = map[string]any{"a": v}
+		} else {
+			v = []any{v}
+		}
+	}
+	return v
 }

@@ -6,6 +6,7 @@ import (
 
 	"atoll/cell/state"
 	"atoll/internal/wire"
+	"atoll/model"
 )
 
 // Command names a change in the log. The numbers are on disk: append only.
@@ -143,11 +144,15 @@ func applyCellInit(tx *state.Txn, _ *state.Snapshot, _ uint64, c *CellInit) (*st
 const entryOnce = 0xff
 
 // encode makes a log entry. A request of nil applies the command whenever the
-// entry is met.
+// entry is met. What could not be read again is refused as Invalid: an entry that no
+// server can read stops them all, for good.
 func encode(cmd Command, req *state.Request, body any) ([]byte, error) {
 	b, err := wire.Encode(body)
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode command %d: %w", cmd, err)
+	}
+	if err := wire.Keeps(b); err != nil {
+		return nil, model.Errorf(model.KindInvalid, "cannot write: %w", err)
 	}
 	var entry []byte
 	if req != nil {

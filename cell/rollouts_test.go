@@ -25,6 +25,21 @@ func aProposal(id string, version uint64, follows *model.Proposal, regions ...st
 	return p
 }
 
+// newMachine is a state machine, and what applies a command to it.
+func newMachine(t *testing.T) (*Machine, func(Command, any)) {
+	t.Helper()
+	m, err := NewMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, func(cmd Command, body any) {
+		t.Helper()
+		if _, _, err := m.Apply(cmd, nil, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A region that was restored from a snapshot does not know what it has voted for
 // since: it votes for no number that another region has heard of.
 func TestARestoredRegionDoesNotVoteTwice(t *testing.T) {
@@ -76,16 +91,7 @@ func TestARestoredRegionDoesNotVoteTwice(t *testing.T) {
 // A deployment that waited for its turn and was cancelled before that is neither
 // the job's latest, nor in the way of one that begins under its id.
 func TestADeploymentThatNeverBeganIsInNobodysWay(t *testing.T) {
-	m, err := NewMachine()
-	if err != nil {
-		t.Fatal(err)
-	}
-	must := func(cmd Command, body any) {
-		t.Helper()
-		if _, _, err := m.Apply(cmd, nil, body); err != nil {
-			t.Fatal(err)
-		}
-	}
+	m, must := newMachine(t)
 	must(CmdCellInit, &CellInit{Cell: state.Cell{Region: "us"}})
 	ids := make([]string, 2)
 	var before *model.Proposal
@@ -150,16 +156,7 @@ func TestAProposalWithPartsMissingIsRefused(t *testing.T) {
 // A restored region that hears of a version which it had lost has to hear the
 // regions of that too before it votes: it may have voted for what follows it.
 func TestARestoredRegionHearsTheVotersOfWhatItLost(t *testing.T) {
-	m, err := NewMachine()
-	if err != nil {
-		t.Fatal(err)
-	}
-	must := func(cmd Command, body any) {
-		t.Helper()
-		if _, _, err := m.Apply(cmd, nil, body); err != nil {
-			t.Fatal(err)
-		}
-	}
+	m, must := newMachine(t)
 	must(CmdCellInit, &CellInit{Cell: state.Cell{Region: "us", Incarnation: "first"}})
 	one := aProposal("one", 0, nil, "us", "eu")
 	two := aProposal("two", 1, one, "us", "eu", "ap")

@@ -75,6 +75,7 @@ func (p *ScalingPolicy) check(f *faults, at string, count int) {
 	case int64(count) < p.Min || int64(count) > p.Max:
 		f.add(at, "count is %d, and not from min, %d, to max, %d", count, p.Min, p.Max)
 	}
+	checkNesting(f, at+".policy", p.Policy)
 	if b, err := json.Marshal(p.Policy); err != nil || len(b) > maxMetaBytes {
 		f.add(at+".policy", "%d bytes are over the limit of %d", len(b), maxMetaBytes)
 	}

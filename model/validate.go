@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -275,6 +276,43 @@ func nonZero(o Opaque) bool {
 	return o != nil && !bytes.Equal(o, []byte("0")) && !bytes.Equal(o, []byte("false"))
 }
 
+// maxNesting bounds lists and maps within each other in what is free: more than any
+// driver or autoscaler has use for, and far less than can be written down.
+const maxNesting = 32
+
+func checkNesting(f *faults, field string, v map[string]any) {
+	if TooNested(v) {
+		f.add(field, "its lists and maps are nested more than %d deep", maxNesting)
+	}
+}
+
+// TooNested reports whether lists and maps are nested deeper than may be kept.
+func TooNested(v map[string]any) bool { return nested(reflect.ValueOf(v), maxNesting) }
+
+func nested(v reflect.Value, left int) bool {
+	for v.Kind() == reflect.Interface {
+		v = v.Elem()
+	}
+	switch v.Kind() {
+	case reflect.Map:
+		for i := v.MapRange(); i.Next(); {
+			if left == 0 || nested(i.Value(), left-1) {
+				return true
+			}
+		}
+	case reflect.Slice, reflect.Array:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return false
+		}
+		for i := range v.Len() {
+			if left == 0 || nested(v.Index(i), left-1) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 var signalName = regexp.MustCompile(`^(SIG)?[A-Z0-9+]+$`)
 
 func (t *Task) validate(f *faults, group string) (warnings []string) {
@@ -300,6 +338,7 @@ func (t *Task) validate(f *faults, group string) (warnings []string) {
 	checkConstraints(f, at, t.Constraints)
 	checkMeta(f, at+".meta", t.Meta)
 	checkMeta(f, at+".env", t.Env)
+	checkNesting(f, at+".config", t.Config)
 	checkRestart(f, at+".restart", t.RestartPolicy)
 	if t.KillTimeout < 0 {
 		f.add(at+".kill_timeout", "%s is negative", t.KillTimeout)

@@ -54,3 +54,29 @@ func TestFaultsOfTasksNameTheirPlace(t *testing.T) {
 		t.Errorf("nothing is wrong: %v", err)
 	}
 }
+
+// What is free for drivers and autoscalers is kept in the log, which has to be read
+// again.
+func TestWhatIsFreeIsNotNestedWithoutBound(t *testing.T) {
+	nest := func(depth int) map[string]any {
+		var v any = 1
+		for range depth - 1 {
+			v = []any{"b", v}
+		}
+		return map[string]any{"a": v}
+	}
+	for depth, ok := range map[int]bool{1: true, maxNesting: true, maxNesting + 1: false, 90: false, 5000: false} {
+		config := job(func(j *Job) { j.TaskGroups[0].Tasks[0].Config = nest(depth) })
+		policy := job(func(j *Job) {
+			j.TaskGroups[0].Scaling = NewScalingPolicy()
+			j.TaskGroups[0].Scaling.Max, j.TaskGroups[0].Scaling.Policy = 10, nest(depth)
+			j.TaskGroups[0].Scaling.canonicalize(j.TaskGroups[0].Count)
+		})
+		for field, j := range map[string]*Job{".config": config, ".scaling.policy": policy} {
+			_, err := j.Validate()
+			if named := err != nil && strings.Contains(err.Error(), field+": its lists and maps are nested more than 32 deep"); named == ok || ok && err != nil {
+				t.Errorf("%s nested %d deep: %v", field, depth, err)
+			}
+		}
+	}
+}

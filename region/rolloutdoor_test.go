@@ -48,6 +48,11 @@ func TestACountWithoutBoundIsNotTried(t *testing.T) {
 func seasJob(id string, regions ...string) *model.Job {
 	j := aJob(id, 0, "*")
 	j.Multiregion = &model.Multiregion{}
+	return overSeas(j, regions...)
+}
+
+// overSeas makes a job one of some regions, and canonical.
+func overSeas(j *model.Job, regions ...string) *model.Job {
 	for _, name := range regions {
 		r := model.NewMultiregionRegion()
 		r.Name = name

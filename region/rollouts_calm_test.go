@@ -30,14 +30,7 @@ func (s *archipelago) spec(kind, submit string, regions ...string) *model.Job {
 	j.Type = kind
 	j.Meta = map[string]string{"submit": submit}
 	j.Multiregion = &model.Multiregion{Strategy: &model.MultiregionStrategy{MaxParallel: 1}}
-	for _, name := range regions {
-		r := model.NewMultiregionRegion()
-		r.Name = name
-		j.Multiregion.Regions = append(j.Multiregion.Regions, r)
-	}
-	j.Canonicalize()
-	j.Region = model.GlobalRegion
-	return j
+	return overSeas(j, regions...)
 }
 
 // take has a door take a submit, and waits until all is settled.

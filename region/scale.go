@@ -46,6 +46,9 @@ func (s *scaling) scale(ctx context.Context, c *rpc.Inbound, req *method.JobScal
 	if b, err := json.Marshal(req.Meta); err != nil || len(b) > maxScalingMeta {
 		return nil, model.Invalidf("Meta", "cannot scale job %q: Meta of %d bytes is over the limit of %d", req.JobID, len(b), maxScalingMeta)
 	}
+	if model.TooNested(req.Meta) {
+		return nil, model.Invalidf("Meta", "cannot scale job %q: the lists and maps of Meta are nested too deep", req.JobID)
+	}
 	key := model.JobID{Namespace: cmp.Or(req.Namespace, model.DefaultNamespace), ID: req.JobID}
 	if r := s.snapshot().Rollout(nil, key); r.RunsIn(s.multi.region) && req.Count != nil {
 		return s.multi.scale(ctx, c, r, req)

@@ -128,7 +128,7 @@ func halting(t *testing.T, size, sent int) string {
 }
 
 // accepting is the address of an agent of which a test says how it treats a session.
-func accepting(t *testing.T, treat func(*yamux.Session)) string {
+func accepting(t testing.TB, treat func(*yamux.Session)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/yamux"
 
 	"atoll/internal/wire"
@@ -20,44 +18,27 @@ import (
 // faulty takes calls and answers each with what a test says; it closes the session
 // when told so, else leaves the call as it is.
 func faulty(t testing.TB, closes bool, answer ...frame) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	mux := NewListener(l, l.Addr(), DialTCP, testLimits)
 	limits := testLimits.withDefaults()
-	go func() {
-		done <- mux.Serve(ctx, func(ctx context.Context, conn net.Conn) {
-			session, err := yamux.Server(conn, yamuxConfig(hclog.NewNullLogger()))
+	return accepting(t, func(session *yamux.Session) {
+		for {
+			stream, err := session.AcceptStream()
 			if err != nil {
 				return
 			}
-			defer session.Close()
-			defer context.AfterFunc(ctx, func() { _ = session.Close() })()
-			for {
-				stream, err := session.AcceptStream()
-				if err != nil {
-					return
-				}
-				in := &incoming{stream: stream, limits: &limits, bodies: &budget{}}
-				if _, _, err := in.receive(); err != nil {
-					return
-				}
-				if len(answer) > 0 {
-					_ = in.write(answer...)
-				}
-				if closes {
-					// What was written is on its way.
-					_, _ = session.Ping()
-					return
-				}
+			in := &incoming{stream: stream, limits: &limits, bodies: &budget{}}
+			if _, _, err := in.receive(); err != nil {
+				return
 			}
-		})
-	}()
-	t.Cleanup(func() { cancel(); <-done })
-	return l.Addr().String()
+			if len(answer) > 0 {
+				_ = in.write(answer...)
+			}
+			if closes {
+				// What was written is on its way.
+				_, _ = session.Ping()
+				return
+			}
+		}
+	})
 }
 
 func TestACallWhoseServerIsLostIsMovedToAnother(t *testing.T) {

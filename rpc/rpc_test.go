@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/yamux"
 	"go.uber.org/goleak"
 
@@ -338,28 +337,13 @@ func silent(t testing.TB) string {
 
 // busy takes calls and never gets round to answering them.
 func busy(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	mux := NewListener(l, l.Addr(), DialTCP, testLimits)
-	go func() {
-		done <- mux.Serve(ctx, func(ctx context.Context, conn net.Conn) {
-			session, err := yamux.Server(conn, yamuxConfig(hclog.NewNullLogger()))
-			if err != nil {
+	return accepting(t, func(session *yamux.Session) {
+		for {
+			if _, err := session.AcceptStream(); err != nil {
 				return
 			}
-			defer session.Close()
-			defer context.AfterFunc(ctx, func() { _ = session.Close() })()
-			for err == nil {
-				_, err = session.AcceptStream()
-			}
-		})
-	}()
-	t.Cleanup(func() { cancel(); <-done })
-	return l.Addr().String()
+		}
+	})
 }
 
 func TestABusyServersSessionIsKeptAndASilentOnesIsNot(t *testing.T) {

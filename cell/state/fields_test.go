@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -235,14 +234,7 @@ func TestEveryFieldOfEveryTableIsInTheSnapshot(t *testing.T) {
 	}
 	tx.Commit()
 
-	var buf bytes.Buffer
-	if err := s.Snapshot().Persist(&buf); err != nil {
-		t.Fatal(err)
-	}
-	other := newStore(t)
-	if err := other.Restore(&buf); err != nil {
-		t.Fatal(err)
-	}
+	other := reread(t, s)
 	snap := other.Snapshot()
 	for name, row := range want {
 		found := 0

@@ -191,13 +191,6 @@ func TestTheOldestOfTooManyAreForgottenAndThenRefused(t *testing.T) {
 		}
 	}
 	check(s)
-	var buf bytes.Buffer
-	if err := s.Snapshot().Persist(&buf); err != nil {
-		t.Fatal(err)
-	}
-	other := newStore(t)
-	if err := other.Restore(&buf); err != nil {
-		t.Fatal(err)
-	}
+	other := reread(t, s)
 	check(other)
 }

@@ -24,6 +24,20 @@ func newStore(t testing.TB) *Store {
 	return s
 }
 
+// reread is a store that was restored from a snapshot of another.
+func reread(t testing.TB, s *Store) *Store {
+	t.Helper()
+	var buf bytes.Buffer
+	if err := s.Snapshot().Persist(&buf); err != nil {
+		t.Fatal(err)
+	}
+	other := newStore(t)
+	if err := other.Restore(&buf); err != nil {
+		t.Fatal(err)
+	}
+	return other
+}
+
 func write(t testing.TB, s *Store, index uint64, f func(*Txn) error) {
 	t.Helper()
 	if err := s.Write(index, f); err != nil {
@@ -202,14 +216,7 @@ func difference(a, b string) string {
 // forgotten fails here.
 func TestEveryTableIsInTheSnapshot(t *testing.T) {
 	s, _, _ := filled(t)
-	var buf bytes.Buffer
-	if err := s.Snapshot().Persist(&buf); err != nil {
-		t.Fatal(err)
-	}
-	other := newStore(t)
-	if err := other.Restore(&buf); err != nil {
-		t.Fatal(err)
-	}
+	other := reread(t, s)
 	for table := range schema().Tables {
 		count := func(s *Store) (n int) {
 			for range each[any](s.db.Txn(false), nil, table, byID) {

@@ -6,6 +6,14 @@ import (
 	"fmt"
 )
 
+// Keeps reports an error for what Encode wrote and Decode might not read: what is
+// written down must be nested less deep than what is read, so that it can be read also
+// as a part of something else.
+func Keeps(b []byte) error {
+	_, err := scan(b, maxDepth*9/10)
+	return err
+}
+
 // errShort is of a value whose end is not there, whatever its lengths claim.
 var errShort = errors.New("its end is missing")
 
@@ -13,7 +21,9 @@ var errShort = errors.New("its end is missing")
 // finds that all of it is there, and how many parts it has that may cost much more
 // memory than they have bytes. Those are maps, of which structs are made, and within
 // lists also lists and nil: an empty one takes a byte, and makes a whole struct.
-func scan(b []byte) (parts int, err error) {
+//
+// Values within values, deeper than most, are an error; most is at most maxDepth.
+func scan(b []byte, most int) (parts int, err error) {
 	var open [maxDepth]struct {
 		left int
 		list bool
@@ -83,8 +93,8 @@ func scan(b []byte) (parts int, err error) {
 			open[depth-1].left--
 		}
 		if within > 0 {
-			if depth == maxDepth {
-				return 0, fmt.Errorf("it is nested more than %d deep", maxDepth)
+			if depth == most {
+				return 0, fmt.Errorf("it is nested more than %d deep", most)
 			}
 			open[depth].left, open[depth].list = within, list
 			depth++

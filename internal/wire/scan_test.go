@@ -35,7 +35,7 @@ func TestAValueIsAllThereOrNot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := scan(b); err != nil {
+	if _, err := scan(b, maxDepth); err != nil {
 		t.Fatalf("a whole value: %v", err)
 	}
 	if err := Receive(b, new(any)); err != nil {
@@ -44,7 +44,7 @@ func TestAValueIsAllThereOrNot(t *testing.T) {
 	for n := range 100 {
 		// Ends near both ends, and in between.
 		for _, end := range []int{n, len(b) - 1 - n, len(b) / 100 * n} {
-			if _, err := scan(b[:end]); err == nil {
+			if _, err := scan(b[:end], maxDepth); err == nil {
 				t.Fatalf("%d bytes of %d were taken for a value", end, len(b))
 			}
 		}
@@ -119,7 +119,7 @@ func FuzzScan(f *testing.F) {
 	}
 	f.Add([]byte{0xdf, 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := scan(b); err != nil {
+		if _, err := scan(b, maxDepth); err != nil {
 			return
 		}
 		var v any
@@ -130,7 +130,7 @@ func FuzzScan(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := scan(again); err != nil {
+		if _, err := scan(again, maxDepth); err != nil {
 			t.Fatalf("%x was decoded and encoded as %x: %v", b, again, err)
 		}
 	})
@@ -150,7 +150,7 @@ func BenchmarkScan(b *testing.B) {
 		b.Fatal(err)
 	}
 	for name, f := range map[string]func(){
-		"scan": func() { _, _ = scan(data) },
+		"scan": func() { _, _ = scan(data, maxDepth) },
 		"decode": func() {
 			_ = Decode(data, new([]struct {
 				Namespace, ID, Status string

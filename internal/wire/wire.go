@@ -133,7 +133,7 @@ func decode(b []byte, v any, from *sync.Pool) (err error) {
 // Receive is Decode, of what another agent sent: what is made of it is in
 // proportion to what came, and a length that lies makes nothing.
 func Receive(b []byte, v any) error {
-	parts, err := scan(b)
+	parts, err := scan(b, maxDepth)
 	if most := freeParts + len(b)/partSize; err == nil && parts > most {
 		err = fmt.Errorf("its %d bytes have more than %d parts", len(b), most)
 	}
